@@ -1,0 +1,204 @@
+//! The table of contents: the resources, what they share, and the stack around them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::FromRef;
+use http::Request;
+use mainstay::auth::{Auth, Passwords, Role, Tokens};
+use mainstay::client::Networks;
+use mainstay::clock::Clock;
+use mainstay::config::ContentPolicy;
+use mainstay::context;
+use mainstay::error::{Detail, Error, Result};
+use mainstay::health::Health;
+use mainstay::log::Sink;
+use mainstay::metrics::Metrics;
+use mainstay::routes::Routes;
+use mainstay::stack::rate_limit::Quota;
+use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
+use mainstay::store::{Connection, Database};
+use mainstay::writes::Writes;
+use secrecy::SecretSlice;
+use serde::Serialize;
+use tower::Service;
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
+
+use crate::search::Search;
+use crate::settings::Settings;
+use crate::users::{self, NewAccount, User};
+use crate::{codes, docs, health, products, search, sign_in};
+
+/// The document's own words; its paths and schemas come from the handlers.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Mainstay", description = "Accounts, products and product search behind a production stack.\n\nSuccess is `{\"status\":\"success\",\"data\":...}`, failure `{\"status\":\"error\",\"code\":...}`; `Accept: application/problem+json` asks for RFC 9457 instead.", license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
+    servers((url = "/", description = "This server")),
+    tags(
+        (name = "sign-in", description = "Open an account and sign in"),
+        (name = "users", description = "Accounts"),
+        (name = "products", description = "The catalogue"),
+        (name = "search", description = "Full-text search over the catalogue"),
+        (name = "health", description = "May traffic come?"),
+    )
+)]
+struct Document;
+
+/// Every resource, one line each.
+fn resources() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(sign_in::router())
+        .merge(users::router())
+        .merge(products::router())
+        .merge(search::router())
+        .merge(health::router())
+}
+
+/// The OpenAPI document, complete.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let (_, mut document) = resources().split_for_parts();
+    mainstay::openapi::complete(&mut document, codes::ALL);
+    document
+}
+
+/// What handlers share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// The database.
+    pub database: Database,
+    /// Who is asking.
+    pub auth: Auth,
+    /// Hashes passwords.
+    pub passwords: Passwords,
+    /// Finds products.
+    pub search: Search,
+    /// Writes in progress.
+    pub writes: Writes,
+    /// The phase of the process's life.
+    pub health: Health,
+}
+
+impl FromRef<App> for Auth {
+    fn from_ref(app: &App) -> Self {
+        app.auth.clone()
+    }
+}
+
+impl App {
+    /// Puts together what the handlers share. `secret` signs access tokens.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn new(settings: Arc<Settings>, database: Database, search: Search, secret: &SecretSlice<u8>, clock: Clock) -> Result<Self> {
+        let stack = &settings.stack;
+        let tokens = Tokens::new(secret, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
+        let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
+        let auth = Auth::new(tokens, clock, users::sql::AccountsTable(database.clone()), quota);
+        // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let passwords = Passwords::new(cores)?;
+        Ok(Self { settings, database, auth, passwords, search, writes: Writes::default(), health: Health::default() })
+    }
+
+    /// A connection for reading, within the request's time.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn read(&self) -> Result<Connection> {
+        Ok(self.database.acquire(self.deadline()).await?)
+    }
+
+    /// The end of the current request's time.
+    pub fn deadline(&self) -> Option<Instant> {
+        context::current().and_then(|request| request.deadline())
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        self.auth.clock()
+    }
+
+    /// Opens an account with its profile.
+    ///
+    /// # Errors
+    /// [`codes::EMAIL_TAKEN`].
+    pub async fn open_account(&self, account: NewAccount, role: Role) -> Result<User> {
+        let password_hash = self.passwords.hash(account.password).await?;
+        let now = self.clock().now();
+        let user = User {
+            id: Uuid::new_v4(),
+            email: account.email.given().to_owned(),
+            name: account.name.as_str().to_owned(),
+            role,
+            created_at: now,
+            updated_at: now,
+        };
+        let (database, deadline) = (self.database.clone(), self.deadline());
+        self.writes
+            .finish(async move {
+                let mut transaction = database.begin(deadline).await?;
+                users::sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
+                transaction.commit().await?;
+                Ok::<_, Error>(user)
+            })
+            .await
+    }
+
+    /// The routes and the table of them.
+    pub fn routes(&self) -> Routes {
+        let (router, _) = resources().split_for_parts();
+        let document = document();
+        let router = router.with_state(self.clone()).merge(docs::router(&document));
+        Routes::new(router, &document, docs::PATHS, health::PATHS)
+    }
+
+    /// The service: the stack around the routes. This is the whole of it, in order.
+    pub fn service(
+        &self,
+        log: Sink,
+        metrics: Metrics,
+    ) -> impl Service<Request<axum::body::Body>, Response = axum::response::Response, Error = std::convert::Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static {
+        let settings = &self.settings.stack;
+        let routes = self.routes();
+        let trusted = Networks::new(settings.trusted_proxies.clone());
+        let exempt = Networks::new(settings.rate_limit_allowlist.clone());
+        let detail = if settings.production() { Detail::Message } else { Detail::Causes };
+        let policy: ContentPolicy = settings.content_policy;
+        from_the_street()
+            .enter(Observe::new(routes.table(), trusted, detail, log, metrics, self.clock().clone()))
+            .enter(PanicBarrier)
+            .enter(SecureHeaders::new(policy))
+            .enter(Cors::new(settings.allowed_origins.clone(), settings.cors_credentials))
+            .enter(Compress)
+            .enter(Conform)
+            .enter(Deadline::new(settings.request_timeout))
+            .enter(Overload::new(settings.concurrency_max))
+            .enter(RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, exempt))
+            .enter(BodyLimit::new(settings.body_limit.0))
+            .around(routes)
+    }
+}
+
+/// A success in the envelope.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Envelope<T> {
+    /// Always `success`.
+    #[schema(pattern = "^success$", example = "success")]
+    pub status: String,
+    /// What was asked for.
+    pub data: T,
+}
+
+impl<T> Envelope<T> {
+    /// The answer that holds `data`.
+    pub fn of(data: T) -> axum::Json<Self> {
+        axum::Json(Self { status: "success".to_owned(), data })
+    }
+}

@@ -1,0 +1,77 @@
+//! `mainstay user`: accounts from the command line, for the first editor and for emergencies.
+
+use std::io::{BufRead, IsTerminal};
+use std::sync::Arc;
+
+use clap::Subcommand;
+use mainstay::auth::{Passwords, Role};
+use mainstay::error::{Error, Result};
+use secrecy::SecretString;
+
+use crate::settings::Settings;
+use crate::users::{Email, NewAccount, User, sql};
+use crate::{codes, first_start, life};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create an account; its password is read from standard input
+    Create {
+        /// E-mail
+        email: String,
+        /// The person's name
+        #[arg(long, default_value = "Unnamed")]
+        name: String,
+        /// `user`, `editor` or `admin`
+        #[arg(long, default_value = "user")]
+        role: Role,
+    },
+    /// Change what an account may do
+    Role {
+        /// E-mail
+        email: String,
+        /// `user`, `editor` or `admin`
+        role: Role,
+    },
+}
+
+pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
+    let settings = Arc::new(settings.clone());
+    let database = life::open_database(&settings).await?;
+    first_start::migrate(&database).await?;
+    match command {
+        Command::Create { email, name, role } => {
+            let account = NewAccount::parse(&email, &name, read_password()?)?;
+            let password_hash = Passwords::new(1)?.hash(account.password).await?;
+            let now = super::clock().now();
+            let user = User { id: uuid::Uuid::new_v4(), email, name, role, created_at: now, updated_at: now };
+            let mut transaction = database.begin(None).await?;
+            sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
+            transaction.commit().await?;
+            super::print(&format!("{} {}\n", user.id, user.role));
+        }
+        Command::Role { email, role } => {
+            let not_found = || Error::new(&codes::USER_NOT_FOUND);
+            let email = Email::parse(&email).map_err(|_| not_found())?;
+            let mut transaction = database.begin(None).await?;
+            let (id, _, current) = sql::credentials(&mut transaction, &email).await?.ok_or_else(not_found)?;
+            if current == Role::Admin && role != Role::Admin {
+                sql::another_admin(&mut transaction, id).await?;
+            }
+            sql::set_role(&mut transaction, id, role, super::clock().now()).await?;
+            transaction.commit().await?;
+            super::print(&format!("{id} {role}\n"));
+        }
+    }
+    Ok(0)
+}
+
+/// The first line of standard input. Never an argument: those are seen by every process of the machine.
+fn read_password() -> Result<SecretString> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        eprint!("Password (it will be seen): ");
+    }
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).map_err(|error| Error::new(&mainstay::error::codes::INTERNAL).caused_by(error))?;
+    Ok(SecretString::from(line.trim_end_matches(['\r', '\n']).to_owned()))
+}

@@ -1,0 +1,122 @@
+//! What a new database needs before anyone can use it: the schema, an administrator, and in development the sample of the catalogue.
+
+use mainstay::auth::Role;
+use mainstay::clock::Clock;
+use mainstay::error::{Error, Result, codes};
+use mainstay::store::{self, Database};
+use ring::rand::{SecureRandom, SystemRandom};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use std::io::Write;
+use std::path::Path;
+
+use crate::app::App;
+use crate::import::{self, Report};
+use crate::migrations::MIGRATIONS;
+use crate::settings::Settings;
+use crate::users::{self, NewAccount};
+
+/// The bundled sample of a real catalogue; source and licences in `app/data/README.md`.
+static SAMPLE: &[u8] = include_bytes!("../data/catalog-sample.ndjson.zst");
+/// The address of the administrator that is made up in development.
+const MADE_UP_ADMIN: &str = "admin@example.com";
+
+/// An administrator that was made up, to be shown once.
+#[derive(Debug)]
+pub struct MadeUpAdmin {
+    /// The address.
+    pub email: String,
+    /// The password; it is printed once and kept nowhere.
+    pub password: SecretString,
+}
+
+/// Brings the schema up to date. Is the database new?
+///
+/// # Errors
+/// When a migration fails, or the database has a history that is not ours.
+pub async fn migrate(database: &Database) -> Result<bool> {
+    let applied = store::migrate(database, &MIGRATIONS).await.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+    if !applied.versions.is_empty() {
+        tracing::info!(versions = ?applied.versions, "migrations applied");
+    }
+    if !applied.newer.is_empty() {
+        tracing::warn!(versions = ?applied.newer, "the database has migrations of a newer release; this one goes on beside it");
+    }
+    Ok(applied.versions.contains(&1))
+}
+
+/// The key of access tokens: the setting, or in development one that is made at the first start and kept in the data folder.
+///
+/// # Errors
+/// When the file can be neither read nor written.
+pub fn signing_key(settings: &Settings) -> Result<SecretSlice<u8>> {
+    if let Some(secret) = &settings.stack.jwt_secret {
+        return Ok(SecretSlice::from(secret.expose_secret().as_bytes().to_vec()));
+    }
+    let path = settings.stack.data_dir.join("development-jwt-secret");
+    kept_key(&path).map_err(|error| Error::new(&codes::INTERNAL).with_message(format!("{} cannot be used", path.display())).caused_by(error))
+}
+
+fn kept_key(path: &Path) -> std::io::Result<SecretSlice<u8>> {
+    match std::fs::read(path) {
+        Ok(key) if key.len() >= 32 => return Ok(SecretSlice::from(key)),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let key = random_text(48)?;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(key.expose_secret().as_bytes())?;
+    Ok(SecretSlice::from(key.expose_secret().as_bytes().to_vec()))
+}
+
+/// Letters and digits that look different from each other, about 5.9 bits each.
+fn random_text(chars: usize) -> std::io::Result<SecretString> {
+    const ALPHABET: &[u8; 56] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz2345678";
+    let mut text = String::with_capacity(chars);
+    while text.len() < chars {
+        let mut bytes = [0; 64];
+        SystemRandom::new().fill(&mut bytes).map_err(|_| std::io::Error::other("the system has no randomness to give"))?;
+        // Values beyond the last whole multiple of the alphabet would make its first letters likelier.
+        let letters = bytes.iter().filter(|byte| **byte < 224).map(|byte| ALPHABET[usize::from(*byte) % ALPHABET.len()]);
+        text.extend(letters.take(chars - text.len()).map(char::from));
+    }
+    Ok(SecretString::from(text))
+}
+
+/// Makes the first administrator if there is no account yet: the one of the settings, or in development a made-up one.
+///
+/// # Errors
+/// When the database fails.
+pub async fn administrator(app: &App) -> Result<Option<MadeUpAdmin>> {
+    if users::sql::any(&mut *app.read().await?).await? {
+        return Ok(None);
+    }
+    let settings = &app.settings;
+    let (email, password, made_up) = match (&settings.admin_email, &settings.admin_password) {
+        (Some(email), Some(password)) => (email.clone(), password.clone(), false),
+        _ if settings.stack.production() => return Ok(None),
+        _ => (MADE_UP_ADMIN.to_owned(), random_text(16).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?, true),
+    };
+    let account = NewAccount::parse(&email, "Administrator", password.clone())?;
+    match app.open_account(account, Role::Admin).await {
+        Ok(_) => Ok(made_up.then_some(MadeUpAdmin { email, password })),
+        // Another instance was first.
+        Err(error) if error.code() == &crate::codes::EMAIL_TAKEN => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Loads the bundled sample.
+///
+/// # Errors
+/// When the database fails.
+pub async fn sample(database: &Database, clock: &Clock) -> Result<Report> {
+    let source = import::Source::from_bytes(SAMPLE).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+    import::run(source, database, clock, |_| {}, |_| {}).await
+}

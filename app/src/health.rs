@@ -1,0 +1,136 @@
+//! May traffic come? The public answers; details are on the management address.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use jiff::Timestamp;
+use mainstay::error::{Error, codes};
+use mainstay::health::Phase;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+
+/// The routes that no limit may refuse.
+pub const PATHS: &[&str] = &["/health", "/health/live", "/health/ready"];
+
+/// The routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(summary)).routes(routes!(live)).routes(routes!(ready))
+}
+
+/// How the process is, in a word.
+#[derive(Debug, Serialize, ToSchema)]
+struct Summary {
+    /// Does it serve, and does its database answer?
+    healthy: bool,
+    /// `ok`, `degraded` or `draining`.
+    #[schema(value_type = String, example = "ok")]
+    status: &'static str,
+    /// When this was found.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: Timestamp,
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "live", security(()), responses((status = 200, description = "The process lives", body = Summary)))]
+async fn live(State(app): State<App>) -> axum::Json<Summary> {
+    axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() })
+}
+
+/// May traffic come?
+#[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "ready", security(()),
+    responses((status = 200, description = "Traffic may come", body = Summary), (status = 503, description = "Traffic should go elsewhere")))]
+async fn ready(State(app): State<App>) -> Response {
+    if app.health.phase() == Phase::Ready {
+        return axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() }).into_response();
+    }
+    let error = Error::new(&codes::OVERLOADED).with_message("Not ready for traffic").retry_after(std::time::Duration::from_secs(1));
+    error.into_response()
+}
+
+/// How the process and its database are.
+#[utoipa::path(get, path = "/health", tag = "health", operation_id = "health", security(()),
+    responses((status = 200, description = "All is well", body = Summary), (status = 503, description = "Something is not", body = Summary)))]
+async fn summary(State(app): State<App>) -> Response {
+    let database = app.database.ping().await.is_ok();
+    let draining = app.health.phase() != Phase::Ready;
+    let status = if draining {
+        "draining"
+    } else if database {
+        "ok"
+    } else {
+        "degraded"
+    };
+    if database && !draining {
+        return axum::Json(Summary { healthy: true, status, timestamp: app.clock().now() }).into_response();
+    }
+    let message = if draining { "Draining" } else { "The database does not answer" };
+    Error::new(&codes::OVERLOADED).with_message(message).retry_after(std::time::Duration::from_secs(1)).into_response()
+}
+
+/// Details for the operator.
+#[derive(Debug, Serialize)]
+pub struct Details {
+    healthy: bool,
+    status: &'static str,
+    timestamp: Timestamp,
+    version: &'static str,
+    database: Database,
+    search: Search,
+    writes_in_progress: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Database {
+    kind: String,
+    answers: bool,
+    error: Option<String>,
+    pool_max: usize,
+    size: usize,
+    idle: usize,
+    in_use: usize,
+    waiting: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Search {
+    documents: u64,
+    changes_behind: i64,
+    caught_up: bool,
+    failures: u64,
+}
+
+/// Everything that the operator wants to know at once.
+pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>) {
+    let ping = app.database.ping().await;
+    let (stats, search, phase) = (app.database.stats(), app.search.standing(), app.health.phase());
+    let healthy = ping.is_ok() && phase == Phase::Ready;
+    let status = match phase {
+        Phase::Starting => "starting",
+        Phase::Draining => "draining",
+        Phase::Ready if ping.is_ok() => "ok",
+        Phase::Ready => "degraded",
+    };
+    let details = Details {
+        healthy,
+        status,
+        timestamp: app.clock().now(),
+        version: env!("CARGO_PKG_VERSION"),
+        database: Database {
+            kind: format!("{:?}", app.database.dialect()).to_lowercase(),
+            answers: ping.is_ok(),
+            error: ping.err().map(|error| error.to_string()),
+            pool_max: stats.max,
+            size: stats.size,
+            idle: stats.idle,
+            in_use: stats.in_use,
+            waiting: stats.waiting,
+        },
+        search: Search { documents: search.documents, changes_behind: search.behind, caught_up: search.caught_up, failures: search.failures },
+        writes_in_progress: app.writes.in_progress(),
+    };
+    (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, axum::Json(details))
+}

@@ -1,0 +1,20 @@
+//! The Mainstay service: accounts, tokens, products and product search behind the production stack of the crate `mainstay`.
+//!
+//! [`app`] is the table of contents. A resource is one file: its routes, wire types and handlers, with its SQL beside it.
+
+pub mod app;
+pub mod cli;
+pub mod codes;
+pub mod docs;
+pub mod first_start;
+pub mod health;
+pub mod import;
+pub mod life;
+pub mod management;
+pub mod migrations;
+pub mod page;
+pub mod products;
+pub mod search;
+pub mod settings;
+pub mod sign_in;
+pub mod users;

@@ -1,0 +1,17 @@
+//! The schema, embedded. Forward only: a new version is a new file in both folders, and the previous release must work beside it.
+
+use mainstay::store::{Migration, Migrations};
+
+macro_rules! migration {
+    ($version:literal, $name:literal) => {
+        Migration {
+            version: $version,
+            name: $name,
+            postgres: include_str!(concat!("../migrations/postgres/", stringify!($version), "_", $name, ".sql")),
+            sqlite: include_str!(concat!("../migrations/sqlite/", stringify!($version), "_", $name, ".sql")),
+        }
+    };
+}
+
+/// Every version, in order.
+pub static MIGRATIONS: Migrations = Migrations(&[migration!(0001, "accounts"), migration!(0002, "products")]);

@@ -1,0 +1,252 @@
+//! Products: their routes, wire types and handlers. What a caller may write stands in `products/input.rs`, the SQL in `products/sql.rs`.
+
+pub mod currency;
+pub mod input;
+pub mod listing;
+pub mod price;
+pub mod sql;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, Uri, header};
+use jiff::Timestamp;
+use mainstay::auth::{Admin, Editor};
+use mainstay::error::{Error, Result};
+use mainstay::extract::{Json, Path, PathId, Query, parse_uuid_v4};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::app::{App, Envelope};
+use crate::codes;
+use crate::page::{self, Page, PageMeta};
+
+use self::input::{ChangeProduct, Content, WriteProduct};
+use self::listing::{ListParams, Listing};
+use self::price::Price;
+
+/// The routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, replace, update, remove)).routes(routes!(restore))
+}
+
+/// A product. What it lacks is absent.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Product {
+    /// The id.
+    #[schema(example = "0b0e7f4e-6a0f-4a52-9d3e-0a4f6d7c8b9a")]
+    pub id: Uuid,
+    /// The seller's number, unique among products that are not removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "pc-headphones-138")]
+    pub sku: Option<String>,
+    /// The name.
+    #[schema(example = "Sony XM5")]
+    pub name: String,
+    /// The description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who makes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Sony")]
+    pub manufacturer: Option<String>,
+    /// The path of its category, outermost first.
+    #[schema(example = json!(["headphones"]))]
+    pub category: Vec<String>,
+    /// What kind of thing it is.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The price, exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "398.00", pattern = r"^[0-9]{1,12}\.[0-9]{2,4}$")]
+    pub price: Option<Price>,
+    /// The currency of the price, ISO 4217.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "USD")]
+    pub currency: Option<String>,
+    /// Where to read more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// A picture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Words that it is found by.
+    pub tags: Vec<String>,
+    /// Whatever else is known.
+    #[schema(value_type = Object, example = json!({"wireless": true, "color": "Silver"}))]
+    pub attributes: Map<String, Value>,
+    /// Counts the changes, from 1.
+    #[schema(example = 1, minimum = 1)]
+    pub version: i64,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Last change.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+impl Product {
+    /// A new product of this content.
+    pub fn new(content: Content, now: Timestamp) -> Self {
+        let product = Self {
+            id: Uuid::new_v4(),
+            sku: None,
+            name: String::new(),
+            description: None,
+            manufacturer: None,
+            category: Vec::new(),
+            kind: None,
+            price: None,
+            currency: None,
+            url: None,
+            image: None,
+            tags: Vec::new(),
+            attributes: Map::new(),
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        product.with(content)
+    }
+
+    /// The product with this content in place of its own.
+    #[must_use]
+    pub fn with(self, content: Content) -> Self {
+        let Content { sku, name, description, manufacturer, category, kind, price, currency, url, image, tags, attributes } = content;
+        Self { sku, name, description, manufacturer, category, kind, price, currency, url, image, tags, attributes, ..self }
+    }
+}
+
+/// The id of a product, in a path.
+#[derive(Debug, Clone, Copy)]
+pub struct ProductId(pub Uuid);
+
+impl PathId for ProductId {
+    const INVALID: &'static str = "Invalid product ID format";
+    fn parse(text: &str) -> Option<Self> {
+        parse_uuid_v4(text).map(Self)
+    }
+}
+
+fn not_found() -> Error {
+    Error::new(&codes::PRODUCT_NOT_FOUND)
+}
+
+/// Lists products by page, filtered and sorted.
+#[utoipa::path(get, path = "/api/products", tag = "products", operation_id = "listProducts", params(ListParams), security(()),
+    responses((status = 200, description = "A page of products", body = Page<Product>), (status = 400, description = "invalid_cursor")))]
+async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
+    let listing = Listing::parse(params)?;
+    let mut products = listing.fetch(&mut *app.read().await?).await?;
+    let next_cursor = listing.cut(&mut products);
+    let next = next_cursor.clone();
+    Ok(page::answer(&Page::new(products, PageMeta { next_cursor }), &uri, next.as_deref()))
+}
+
+/// Shows a product.
+#[utoipa::path(get, path = "/api/products/{id}", tag = "products", operation_id = "showProduct", params(("id" = Uuid, Path, description = "The product")), security(()),
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found")))]
+async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
+    Ok(Envelope::of(sql::find(&mut *app.read().await?, id).await?.ok_or_else(not_found)?))
+}
+
+/// Creates a product.
+#[utoipa::path(post, path = "/api/products", tag = "products", operation_id = "createProduct", request_body = WriteProduct, security(("bearer" = [])),
+    responses((status = 201, description = "The product", body = Envelope<Product>, headers(("Location" = String, description = "The product's path"))), (status = 409, description = "sku_taken")))]
+async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduct>) -> Result<Response> {
+    let product = Product::new(input.parse()?, app.clock().now());
+    let (database, deadline) = (app.database.clone(), app.deadline());
+    let product = app
+        .writes
+        .finish(async move {
+            sql::insert(&mut *database.writer(deadline).await?, &product).await?;
+            Ok::<_, Error>(product)
+        })
+        .await?;
+    app.search.include(product.id).await;
+    let location = HeaderValue::try_from(format!("/api/products/{}", product.id)).ok();
+    let mut response = (StatusCode::CREATED, Envelope::of(product)).into_response();
+    location.map(|location| response.headers_mut().insert(header::LOCATION, location));
+    Ok(response)
+}
+
+/// Changes a product in a transaction, with no other writer between reading and writing it.
+async fn change(app: &App, id: Uuid, edit: impl FnOnce(Product) -> Result<Content> + Send + 'static) -> Result<axum::Json<Envelope<Product>>> {
+    let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
+    let product = app
+        .writes
+        .finish(async move {
+            let mut transaction = database.begin(deadline).await?;
+            let current = sql::lock(&mut transaction, id).await?.ok_or_else(not_found)?;
+            let content = edit(current.clone())?;
+            let product = Product { version: current.version + 1, updated_at: now, ..current.with(content) };
+            sql::update(&mut transaction, &product).await?;
+            transaction.commit().await?;
+            Ok::<_, Error>(product)
+        })
+        .await?;
+    app.search.include(id).await;
+    Ok(Envelope::of(product))
+}
+
+/// Replaces a product: what is not given is gone.
+#[utoipa::path(put, path = "/api/products/{id}", tag = "products", operation_id = "replaceProduct", params(("id" = Uuid, Path, description = "The product")), request_body = WriteProduct, security(("bearer" = [])),
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
+async fn replace(
+    State(app): State<App>,
+    _: Editor,
+    Path(ProductId(id)): Path<ProductId>,
+    Json(input): Json<WriteProduct>,
+) -> Result<axum::Json<Envelope<Product>>> {
+    let content = input.parse()?;
+    change(&app, id, move |_| Ok(content)).await
+}
+
+/// Changes a product (JSON merge patch, RFC 7396): what is absent stays, what is null goes.
+#[utoipa::path(patch, path = "/api/products/{id}", tag = "products", operation_id = "updateProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
+    request_body(content((ChangeProduct = "application/merge-patch+json"), (ChangeProduct = "application/json"))),
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
+async fn update(
+    State(app): State<App>,
+    _: Editor,
+    Path(ProductId(id)): Path<ProductId>,
+    Json(input): Json<ChangeProduct>,
+) -> Result<axum::Json<Envelope<Product>>> {
+    change(&app, id, move |product| input.apply(product)).await
+}
+
+/// Removes a product. An administrator can bring it back.
+#[utoipa::path(delete, path = "/api/products/{id}", tag = "products", operation_id = "removeProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
+    responses((status = 204, description = "The product is gone"), (status = 404, description = "product_not_found")))]
+async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<ProductId>) -> Result<StatusCode> {
+    let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
+    let removed = app.writes.finish(async move { sql::remove(&mut *database.writer(deadline).await?, id, now).await }).await?;
+    if !removed {
+        return Err(not_found());
+    }
+    app.search.include(id).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Brings a removed product back.
+#[utoipa::path(post, path = "/api/products/{id}/restore", tag = "products", operation_id = "restoreProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
+async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
+    let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
+    let product = app
+        .writes
+        .finish(async move {
+            let mut transaction = database.begin(deadline).await?;
+            let restored = sql::restore(&mut transaction, id, now).await?;
+            let product = sql::find(&mut transaction, id).await?.filter(|_| restored).ok_or_else(not_found)?;
+            transaction.commit().await?;
+            Ok::<_, Error>(product)
+        })
+        .await?;
+    app.search.include(id).await;
+    Ok(Envelope::of(product))
+}

@@ -1,0 +1,310 @@
+//! The index follows the database: it reads the change log from its own cursor on, and applies the products as they are now.
+//!
+//! What the log says is only *which* products changed; their state is read afterwards, so a change that is seen twice, or late, does no harm. The cursor
+//! is kept in the index, in the same commit as the documents, so a crash at any point loses nothing. Changes become readable in an order that commits
+//! cannot overtake (`migrations/*/0002_products.sql`).
+//!
+//! One task writes to the index. A request that changed a product hands it over and waits (for a bounded time) until the index has it, so that a caller finds its own write.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use mainstay::error::{Error, Result, codes};
+use mainstay::store::{Database, Session, query};
+use mainstay_search::{Change, Document, Fields, Hits, Index, Opened, flatten_json};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::products::{Product, sql};
+
+/// Products read and applied at once: about 2 MB of them.
+const BATCH: i64 = 1000;
+/// How often the log is read for changes made elsewhere: by another instance, by the import, by hand.
+const POLL: Duration = Duration::from_millis(200);
+/// After a failure the log is tried again in this time.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a writer waits to see its own write in the index. Longer only helps an index that is far behind, and then nobody should wait.
+const OWN_WRITE: Duration = Duration::from_secs(1);
+/// Writers that wait at once; each entry is 50 bytes. More than the stack lets in at once.
+const WAITING_MAX: usize = 10_000;
+
+/// Processes on one data folder: two while one takes over from the other, and room for those that were started by mistake.
+const PLACES: u32 = 4;
+
+/// A product that a request has changed, and where to say that the index has it.
+type Handed = (Uuid, oneshot::Sender<()>);
+
+/// The search of this instance. Clones share it.
+#[derive(Clone)]
+pub struct Search(Arc<Inner>);
+
+struct Inner {
+    index: Index,
+    /// As many searches at once as cores: more would only make each slower, and keep other work off the cores.
+    cores: Semaphore,
+    handed: mpsc::Sender<Handed>,
+    lag: Lag,
+}
+
+#[derive(Debug, Default)]
+struct Lag {
+    behind: AtomicI64,
+    caught_up: AtomicBool,
+    failures: AtomicU64,
+}
+
+/// Where the index stands, for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Products in the index.
+    pub documents: u64,
+    /// Changes in the log that the index has not seen, as last counted.
+    pub behind: i64,
+    /// Has it been level with the log since the start?
+    pub caught_up: bool,
+    /// Times that the log could not be read or applied.
+    pub failures: u64,
+}
+
+fn fields() -> Fields {
+    Fields::new()
+        .text("name", 5.0)
+        .text("manufacturer", 2.0)
+        .text("category", 2.0)
+        .text("tags", 2.0)
+        .text("description", 1.0)
+        .text("attributes", 1.0)
+        .keyword("manufacturer")
+        .keyword("type")
+        .path("category")
+        .number("price")
+}
+
+impl Search {
+    /// Opens an index below `folder` and begins to follow the database. Each process has one of its own: the first that no other process holds.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or all places are taken.
+    pub async fn open(folder: &Path, database: Database) -> Result<Self> {
+        for place in 0..PLACES {
+            let folder = folder.join(place.to_string());
+            let opened = tokio::task::spawn_blocking(move || Index::open(folder, &fields())).await;
+            match opened.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))? {
+                Ok(index) => return Ok(Self::follow(index, database)),
+                Err(mainstay_search::Error::Busy { .. }) => {}
+                Err(error) => return Err(Error::new(&codes::INTERNAL).with_message("The search index cannot be opened").caused_by(error)),
+            }
+        }
+        let message = format!("{PLACES} processes already hold the search indexes in {}; give this one a DATA_DIR of its own", folder.display());
+        Err(Error::new(&codes::INTERNAL).with_message(message))
+    }
+
+    /// An index that ends with the process, for tests.
+    ///
+    /// # Errors
+    /// When the index cannot be made.
+    pub fn in_memory(database: Database) -> Result<Self> {
+        let index = Index::in_memory(&fields()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+        Ok(Self::follow(index, database))
+    }
+
+    fn follow(index: Index, database: Database) -> Self {
+        match index.opened() {
+            Opened::Existing { cursor } => tracing::debug!(cursor, documents = index.documents(), "search index opened"),
+            Opened::Fresh { reason } => tracing::info!(reason = ?reason, "search index is built anew from the database"),
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (handed, receive) = mpsc::channel(WAITING_MAX);
+        let search = Self(Arc::new(Inner { index, cores: Semaphore::new(cores), handed, lag: Lag::default() }));
+        // The follower holds the index weakly: it ends when nobody searches any more.
+        tokio::spawn(run(Arc::downgrade(&search.0), database, receive));
+        search
+    }
+
+    /// Searches.
+    ///
+    /// # Errors
+    /// When the index cannot be read. No text is an error.
+    pub async fn find(&self, query: mainstay_search::Query) -> Result<Hits> {
+        let internal = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(&codes::INTERNAL).caused_by(error);
+        let _core = self.0.cores.acquire().await.map_err(|error| internal(error.into()))?;
+        let inner = self.0.clone();
+        let found = tokio::task::spawn_blocking(move || inner.index.search(&query)).await.map_err(|error| internal(error.into()))?;
+        found.map_err(|error| internal(error.into()))
+    }
+
+    /// Waits until the index has the product as the database has it now, so that the one who changed it finds it. The wait is bounded; the index follows in any case.
+    pub async fn include(&self, product: Uuid) {
+        let (done, included) = oneshot::channel();
+        if self.0.handed.try_send((product, done)).is_ok() {
+            let _ = tokio::time::timeout(OWN_WRITE, included).await;
+        }
+    }
+
+    /// Where the index stands.
+    pub fn standing(&self) -> Standing {
+        let lag = &self.0.lag;
+        Standing {
+            documents: self.0.index.documents(),
+            behind: lag.behind.load(Ordering::Relaxed),
+            caught_up: lag.caught_up.load(Ordering::Relaxed),
+            failures: lag.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until the index is level with the log.
+    pub async fn caught_up(&self) {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !self.0.lag.caught_up.load(Ordering::Relaxed) || self.0.lag.behind.load(Ordering::Relaxed) > 0 {
+            look.tick().await;
+        }
+    }
+}
+
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Search").field(&self.standing()).finish()
+    }
+}
+
+/// How far the index has read: the transaction and the number of the last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    xact: i64,
+    seq: i64,
+}
+
+impl Cursor {
+    fn read(text: &str) -> Self {
+        let parsed = text.split_once(':').and_then(|(xact, seq)| Some(Self { xact: xact.parse().ok()?, seq: seq.parse().ok()? }));
+        // From the beginning: what cannot be read is read again.
+        parsed.unwrap_or(Self { xact: -1, seq: -1 })
+    }
+
+    fn written(self) -> String {
+        format!("{}:{}", self.xact, self.seq)
+    }
+}
+
+async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mpsc::Receiver<Handed>) {
+    let mut poll = POLL;
+    let mut waiting: Vec<Handed> = Vec::new();
+    loop {
+        // Wakes for a change of this instance at once, for those of others at the next poll.
+        match tokio::time::timeout(poll, handed.recv()).await {
+            Ok(None) => return,
+            Ok(Some(first)) => waiting.push(first),
+            Err(_) => {}
+        }
+        while waiting.len() < BATCH as usize
+            && let Ok(more) = handed.try_recv()
+        {
+            waiting.push(more);
+        }
+        let Some(search) = search.upgrade() else { return };
+        poll = match catch_up(&search, &database, &waiting).await {
+            Ok(more) => {
+                for (_, done) in waiting.drain(..) {
+                    // Whoever has stopped waiting needs no answer.
+                    let _ = done.send(());
+                }
+                if more { Duration::ZERO } else { POLL }
+            }
+            Err(error) => {
+                search.lag.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(error = %error, "the search index could not follow the database; it will try again");
+                // Nobody is kept waiting for what cannot be done now.
+                waiting.clear();
+                RETRY
+            }
+        };
+    }
+}
+
+/// Reads one batch of changes with the products that were handed over, and applies them together. Is there more?
+async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -> Result<bool> {
+    let mut session = database.acquire(None).await?;
+    let mut cursor = Cursor::read(&search.index.cursor());
+    let changes = changes(&mut session, cursor).await?;
+    let more = changes.len() as i64 == BATCH;
+    if let Some((_, last)) = changes.last() {
+        cursor = *last;
+    }
+    let mut ids: Vec<Uuid> = changes.iter().map(|(id, _)| *id).chain(handed.iter().map(|(id, _)| *id)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if !ids.is_empty() {
+        // Read after the log: a state newer than the change is right as well, an older one is not possible.
+        let products = sql::find_all(&mut session, &ids).await?;
+        drop(session);
+        let search = search.clone();
+        let applied = tokio::task::spawn_blocking(move || {
+            let gone = ids.iter().filter(|id| !products.iter().any(|product| product.id == **id)).map(|id| Change::Remove(*id)).collect::<Vec<_>>();
+            let changes = products.iter().map(|product| Change::Put(document(product))).chain(gone);
+            search.index.apply(changes, &cursor.written())
+        });
+        let internal = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(&codes::INTERNAL).caused_by(error);
+        applied.await.map_err(|error| internal(error.into()))?.map_err(|error| internal(error.into()))?;
+    }
+    let behind = if more { behind(&mut *database.acquire(None).await?, cursor).await? } else { 0 };
+    search.lag.behind.store(behind, Ordering::Relaxed);
+    if !more {
+        search.lag.caught_up.store(true, Ordering::Relaxed);
+    }
+    Ok(more)
+}
+
+/// The next changes after the cursor. On PostgreSQL only those of transactions older than every one still running: a later reader misses nothing.
+async fn changes(session: &mut Session, after: Cursor) -> Result<Vec<(Uuid, Cursor)>> {
+    let text = session.dialect().sql(
+        "SELECT product_id, xact, seq FROM product_changes WHERE (xact, seq) > ($1, $2) AND xact < pg_snapshot_xmin(pg_current_snapshot())::text::bigint ORDER BY xact, seq LIMIT $3",
+        "SELECT product_id, xact, seq FROM product_changes WHERE (xact, seq) > ($1, $2) ORDER BY xact, seq LIMIT $3",
+    );
+    let rows = query(text).bind(after.xact).bind(after.seq).bind(BATCH).fetch_all(session).await?;
+    rows.iter().map(|row| Ok((row.get("product_id")?, Cursor { xact: row.get("xact")?, seq: row.get("seq")? }))).collect()
+}
+
+async fn behind(session: &mut Session, after: Cursor) -> Result<i64> {
+    let text = "SELECT CAST(count(*) AS bigint) AS behind FROM product_changes WHERE (xact, seq) > ($1, $2)";
+    Ok(query(text).bind(after.xact).bind(after.seq).fetch_one(session).await?.get("behind")?)
+}
+
+fn document(product: &Product) -> Document {
+    // A line break between items keeps phrases from crossing them.
+    let lines = |items: &[String]| items.join(",\n");
+    let mut document = Document::new(product.id)
+        .text("name", product.name.as_str())
+        .text("category", lines(&product.category))
+        .text("tags", lines(&product.tags))
+        .text("attributes", flatten_json(&serde_json::Value::Object(product.attributes.clone())))
+        .keywords("category", product.category.clone())
+        .keywords("manufacturer", product.manufacturer.clone())
+        .keywords("type", product.kind.clone());
+    if let Some(manufacturer) = &product.manufacturer {
+        document = document.text("manufacturer", manufacturer.as_str());
+    }
+    if let Some(description) = &product.description {
+        document = document.text("description", description.as_str());
+    }
+    if let Some(price) = product.price {
+        document = document.number("price", price.e4());
+    }
+    document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_and_a_broken_one_begins_again() {
+        let cursor = Cursor { xact: 7, seq: 42 };
+        assert_eq!(Cursor::read(&cursor.written()), cursor);
+        for broken in ["", "7", "7:x", "nonsense"] {
+            assert_eq!(Cursor::read(broken), Cursor { xact: -1, seq: -1 });
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Accounts: their routes, wire types and handlers. The SQL stands in `users/sql.rs`, what a caller may write in `users/input.rs`.
+
+mod input;
+pub mod sql;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::{StatusCode, Uri};
+use jiff::Timestamp;
+use mainstay::auth::{Admin, Role, SignedIn};
+use mainstay::error::{Error, Result};
+use mainstay::extract::{Json, Path, PathId, Query, parse_uuid_v4};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::app::{App, Envelope};
+use crate::codes;
+use crate::page::{self, Page, PageMeta};
+
+pub use input::{ChangeUser, CreateUser, Email, NewAccount, PersonName};
+
+/// The routes.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(me)).routes(routes!(show, update, remove))
+}
+
+/// An account as its owner and administrators see it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct User {
+    /// The id.
+    #[schema(example = "3f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e")]
+    pub id: Uuid,
+    /// The address, as it was given.
+    #[schema(example = "ada@example.com")]
+    pub email: String,
+    /// The person's name.
+    #[schema(example = "Ada Lovelace")]
+    pub name: String,
+    /// What the account may do.
+    pub role: Role,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    /// Last change of the account or its profile.
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+/// The id of an account, in a path.
+#[derive(Debug, Clone, Copy)]
+pub struct UserId(pub Uuid);
+
+impl PathId for UserId {
+    const INVALID: &'static str = "Invalid user ID format";
+    fn parse(text: &str) -> Option<Self> {
+        parse_uuid_v4(text).map(Self)
+    }
+}
+
+/// Which page of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListParams {
+    /// Rows of a page, 1 to 100.
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(max_length = 6000)]
+    cursor: Option<String>,
+}
+
+/// Lists accounts, oldest first.
+#[utoipa::path(get, path = "/api/users", tag = "users", operation_id = "listUsers", params(ListParams), security(("bearer" = [])),
+    responses((status = 200, description = "A page of accounts", body = Page<User>), (status = 400, description = "invalid_cursor")))]
+async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
+    let limit = page::limit(params.limit)?;
+    let after = params.cursor.as_deref().map(page::decode_cursor::<(i64, Uuid)>).transpose()?;
+    let mut users = sql::page(&mut *app.read().await?, after, i64::from(limit) + 1).await?;
+    let more = users.len() > limit as usize;
+    users.truncate(limit as usize);
+    let next_cursor = users.last().filter(|_| more).map(|last| page::encode_cursor(&(last.created_at.as_microsecond(), last.id)));
+    let next = next_cursor.clone();
+    Ok(page::answer(&Page::new(users, PageMeta { next_cursor }), &uri, next.as_deref()))
+}
+
+/// Creates an account of any role.
+#[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "createUser", request_body = CreateUser, security(("bearer" = [])),
+    responses((status = 201, description = "The account", body = Envelope<User>), (status = 409, description = "email_taken")))]
+async fn create(State(app): State<App>, _: Admin, Json(input): Json<CreateUser>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
+    let (account, role) = input.parse()?;
+    let user = app.open_account(account, role).await?;
+    Ok((StatusCode::CREATED, Envelope::of(user)))
+}
+
+/// Shows the caller's own account.
+#[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "showMe", security(("bearer" = [])),
+    responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found")))]
+async fn me(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envelope<User>>> {
+    found(&app, caller.account).await
+}
+
+/// Shows an account: one's own, or any to an administrator.
+#[utoipa::path(get, path = "/api/users/{id}", tag = "users", operation_id = "showUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+    responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found")))]
+async fn show(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<axum::Json<Envelope<User>>> {
+    caller.itself_or_admin(id)?;
+    found(&app, id).await
+}
+
+async fn found(app: &App, id: Uuid) -> Result<axum::Json<Envelope<User>>> {
+    let user = sql::find(&mut *app.read().await?, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
+    Ok(Envelope::of(user))
+}
+
+/// Changes an account (JSON merge patch): the name by its owner, the role by administrators only.
+#[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+    request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
+    responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
+async fn update(
+    State(app): State<App>,
+    caller: SignedIn,
+    Path(UserId(id)): Path<UserId>,
+    Json(input): Json<ChangeUser>,
+) -> Result<axum::Json<Envelope<User>>> {
+    caller.itself_or_admin(id)?;
+    let change = input.parse()?;
+    if change.role.is_some() && caller.role < Role::Admin {
+        return Err(Error::new(&mainstay::error::codes::FORBIDDEN).with_message("Only administrators change roles"));
+    }
+    let (database, now, deadline) = (app.database.clone(), app.clock().now(), app.deadline());
+    let user = app
+        .writes
+        .finish(async move {
+            let mut transaction = database.begin(deadline).await?;
+            let current = sql::lock(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
+            if let Some(role) = change.role.filter(|role| *role != current.role) {
+                if current.role == Role::Admin {
+                    sql::another_admin(&mut transaction, id).await?;
+                }
+                sql::set_role(&mut transaction, id, role, now).await?;
+            }
+            if let Some(name) = &change.name {
+                sql::set_name(&mut transaction, id, name, now).await?;
+            }
+            let user = sql::find(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
+            transaction.commit().await?;
+            Ok::<_, Error>(user)
+        })
+        .await?;
+    app.auth.changed(id);
+    Ok(Envelope::of(user))
+}
+
+/// Removes an account with its profile: one's own, or any by an administrator.
+#[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+    responses((status = 204, description = "The account is gone"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
+async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
+    caller.itself_or_admin(id)?;
+    let (database, deadline) = (app.database.clone(), app.deadline());
+    app.writes
+        .finish(async move {
+            let mut transaction = database.begin(deadline).await?;
+            let current = sql::lock(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
+            if current.role == Role::Admin {
+                sql::another_admin(&mut transaction, id).await?;
+            }
+            sql::delete(&mut transaction, id).await?;
+            transaction.commit().await?;
+            Ok::<_, Error>(())
+        })
+        .await?;
+    app.auth.changed(id);
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,11 @@
+//! Who is asking: passwords, access tokens, and roles as argument types of handlers.
+
+pub mod caller;
+pub mod password;
+pub mod role;
+pub mod token;
+
+pub use caller::{Accounts, Admin, Auth, Editor, SignedIn};
+pub use password::Passwords;
+pub use role::Role;
+pub use token::{Claims, Tokens};

@@ -1,0 +1,212 @@
+//! Every setting once: its name, unit, default, bounds and meaning stand in the line that reads it.
+//!
+//! The environment comes over `mainstay.toml`, the file over the defaults. Nothing else in the workspace reads the environment.
+//! All problems of all settings are found in one pass ([`Problems`]), and the reference in the documentation is written by the same lines that read.
+//!
+//! A service adds its own settings by reading them from the same [`Reader`].
+
+mod reader;
+mod values;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+pub use reader::{Entry, Knob, Origin, Problems, Reader};
+pub use values::{ByteSize, Origins, Setting};
+
+/// Where the service runs; it chooses defaults, never behaviour that a setting could not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppEnv {
+    /// Readable logs, causes in answers, wide limits.
+    Development,
+    /// JSON logs, no causes, secrets required.
+    Production,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For human eyes.
+    Text,
+}
+
+/// Which `Content-Security-Policy` answers carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentPolicy {
+    /// What helmet sends: fit for an API that also serves pages.
+    Documents,
+    /// `default-src 'none'` on everything but the documentation page.
+    Api,
+}
+
+/// The settings of the foundation. Fields are in the order of the reference.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // The documentation of each is the text in `read`, which the reference and the editor's hover would otherwise repeat.
+pub struct Settings {
+    pub app_env: AppEnv,
+    pub host: IpAddr,
+    pub port: u16,
+    pub management_addr: SocketAddr,
+    pub trusted_proxies: Vec<IpNet>,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub allowed_origins: Origins,
+    pub cors_credentials: bool,
+    pub content_policy: ContentPolicy,
+    pub request_timeout: Duration,
+    pub concurrency_max: usize,
+    pub rate_limit_max: u32,
+    pub rate_limit_window: Duration,
+    pub rate_limit_account_max: u32,
+    pub rate_limit_allowlist: Vec<IpNet>,
+    pub body_limit: ByteSize,
+    pub database_url: SecretString,
+    pub db_pool_max: u32,
+    pub db_pool_min: u32,
+    pub db_idle_timeout: Duration,
+    pub db_acquire_timeout: Duration,
+    pub db_statement_timeout: Duration,
+    pub instances: u32,
+    pub jwt_secret: Option<SecretString>,
+    pub jwt_expiry: Duration,
+    pub jwt_issuer: String,
+    pub jwt_audience: String,
+    pub shutdown_timeout: Duration,
+    pub drain_delay: Duration,
+    pub log_level: String,
+    pub log_format: LogFormat,
+    pub data_dir: PathBuf,
+}
+
+impl Settings {
+    /// Reads every setting of the foundation; what is wrong is collected in `reader`.
+    #[rustfmt::skip]
+    pub fn read(reader: &mut Reader) -> Self {
+        let seconds = |n| Duration::from_secs(n);
+        let app_env = reader.read(Knob::new("APP_ENV", "Where the service runs: chooses the defaults below").default("development"));
+        let production = app_env == AppEnv::Production;
+        let data_dir: PathBuf = reader.read(Knob::new("DATA_DIR", "Folder of everything the service keeps on disk: embedded database, search index, development key").default("data"));
+        let allowed_origins: Origins = reader.read(Knob::new("ALLOWED_ORIGINS", "Origins whose pages may call the API, `https://app.example.com` each, or `*`").default(if production { "" } else { "*" }).default_says("`*` in development, none in production"));
+        let settings = Self {
+            app_env,
+            host: reader.read(Knob::new("HOST", "Address to listen on").default("127.0.0.1")),
+            port: reader.read(Knob::new("PORT", "Port to listen on; 0 takes a free one").default("3000")),
+            management_addr: reader.read(Knob::new("MANAGEMENT_ADDR", "Address and port of metrics and health details; never make it public").default("127.0.0.1:3001")),
+            trusted_proxies: reader.read(Knob::new("TRUSTED_PROXIES", "Proxies whose `X-Forwarded-For` is believed, as addresses or CIDRs").default("")),
+            connections_max: reader.read(Knob::new("CONNECTIONS_MAX", "Connections held at once; one more is closed at the door").default("10000").between(1, 1_000_000)),
+            connections_per_address_max: reader.read(Knob::new("CONNECTIONS_PER_ADDRESS_MAX", "Connections of one address (IPv6: one /64) at once; trusted proxies have no such limit").default("5000").between(1, 1_000_000)),
+            header_timeout: reader.read(Knob::new("HEADER_TIMEOUT", "Time to send the request's head, and to begin it").default("10s").within(seconds(1), seconds(120))),
+            idle_timeout: reader.read(Knob::new("IDLE_TIMEOUT", "Time that a kept connection may stay without a request").default("75s").within(seconds(1), seconds(3600))),
+            cors_credentials: reader.read(Knob::new("CORS_CREDENTIALS", "May pages of the allowed origins send cookies and credentials; not possible with `*`").default(if allowed_origins.any { "false" } else { "true" }).default_says("`true` with a list of origins, `false` with `*`")),
+            allowed_origins,
+            content_policy: reader.read(Knob::new("CONTENT_POLICY", "Content security policy: `documents` (what helmet sends) or `api` (`default-src 'none'` outside the documentation page)").default("documents")),
+            request_timeout: reader.read(Knob::new("REQUEST_TIMEOUT", "Time budget of a request, from its head to its answer; past it 504").default("30s").within(Duration::from_millis(10), seconds(3600))),
+            concurrency_max: reader.read(Knob::new("CONCURRENCY_MAX", "Requests worked on at once; one more is a 503").default("1024").between(1, 1_000_000)),
+            rate_limit_max: reader.read(Knob::new("RATE_LIMIT_MAX", "Requests of one client address in a window").default(if production { "100" } else { "10000" }).default_says("`100` in production, `10000` in development").between(1, 1_000_000_000)),
+            rate_limit_window: reader.read(Knob::new("RATE_LIMIT_WINDOW", "The window that slides over the requests").default("15m").within(Duration::from_millis(100), seconds(86_400))),
+            rate_limit_account_max: reader.read(Knob::new("RATE_LIMIT_ACCOUNT_MAX", "Requests of one account in a window").default(if production { "1000" } else { "10000" }).default_says("`1000` in production, `10000` in development").between(1, 1_000_000_000)),
+            rate_limit_allowlist: reader.read(Knob::new("RATE_LIMIT_ALLOWLIST", "Addresses and CIDRs without a limit").default("")),
+            body_limit: reader.read(Knob::new("BODY_LIMIT", "Largest request body").default("1MB").sized(1, 1 << 30)),
+            database_url: database_url(reader, &data_dir),
+            db_pool_max: reader.read(Knob::new("DB_POOL_MAX", "Most database connections of one instance").default("20").between(1, 10_000)),
+            db_pool_min: reader.read(Knob::new("DB_POOL_MIN", "Database connections kept open").default("5").between(0, 10_000)),
+            db_idle_timeout: reader.read(Knob::new("DB_IDLE_TIMEOUT", "Unused connections above the minimum are closed after this time").default("30s").within(seconds(1), seconds(86_400))),
+            db_acquire_timeout: reader.read(Knob::new("DB_ACQUIRE_TIMEOUT", "Longest wait for a connection; past it 503").default("5s").within(Duration::from_millis(10), seconds(300))),
+            db_statement_timeout: reader.read(Knob::new("DB_STATEMENT_TIMEOUT", "A statement is ended by the database after this time").default("30s").within(Duration::from_millis(10), seconds(3600))),
+            instances: reader.read(Knob::new("INSTANCES", "Instances that share the database, for the sum of their pools").default("1").between(1, 10_000)),
+            jwt_secret: jwt_secret(reader, production),
+            jwt_expiry: reader.read(Knob::new("JWT_EXPIRY", "Life of an access token").default("15m").within(seconds(10), seconds(31 * 86_400))),
+            jwt_issuer: reader.read(Knob::new("JWT_ISSUER", "`iss` of access tokens").default("mainstay")),
+            jwt_audience: reader.read(Knob::new("JWT_AUDIENCE", "`aud` of access tokens").default("mainstay")),
+            shutdown_timeout: reader.read(Knob::new("SHUTDOWN_TIMEOUT", "Time for requests in flight at the end; past it they are cut").default("30s").within(Duration::from_millis(10), seconds(3600))),
+            drain_delay: reader.read(Knob::new("DRAIN_DELAY", "Time between failing readiness and draining; 5s behind a balancer").default("0s").within(Duration::ZERO, seconds(300))),
+            log_level: reader.read(Knob::new("LOG_LEVEL", "`error`, `warn`, `info`, `debug`, `trace`; `info,sqlx=debug` for one part").default("info")),
+            log_format: reader.read(Knob::new("LOG_FORMAT", "`json` or `text`").default(if production { "json" } else { "text" }).default_says("`json` in production, `text` in development")),
+            data_dir,
+        };
+        settings.judge(reader);
+        settings
+    }
+
+    /// Rules between settings.
+    fn judge(&self, reader: &mut Reader) {
+        if self.allowed_origins.any && self.cors_credentials {
+            reader.problem("CORS_CREDENTIALS", "cannot be `true` while ALLOWED_ORIGINS is `*`: browsers refuse the combination; list the origins");
+        }
+        if self.db_pool_min > self.db_pool_max {
+            reader.problem("DB_POOL_MIN", format!("is {}, more than DB_POOL_MAX, which is {}", self.db_pool_min, self.db_pool_max));
+        }
+        if let Err(reason) = crate::log::check_level(&self.log_level) {
+            reader.problem("LOG_LEVEL", reason);
+        }
+    }
+
+    /// Is this production?
+    pub fn production(&self) -> bool {
+        self.app_env == AppEnv::Production
+    }
+}
+
+/// `DATABASE_URL`, or the `DB_*` parts that others put together, or the embedded database.
+fn database_url(reader: &mut Reader, data_dir: &std::path::Path) -> SecretString {
+    use secrecy::ExposeSecret;
+    let embedded = format!("sqlite:{}/mainstay.db", data_dir.display());
+    let whole: Option<SecretString> = reader.read(
+        Knob::new("DATABASE_URL", "`postgres://user:password@host:port/name` or `sqlite:path`")
+            .default_says("`sqlite:` and `mainstay.db` in DATA_DIR"),
+    );
+    let host: Option<String> = reader.read(Knob::new("DB_HOST", "PostgreSQL host, in place of DATABASE_URL"));
+    let port: u16 = reader.read(Knob::new("DB_PORT", "PostgreSQL port, with DB_HOST").default("5432"));
+    let name: String = reader.read(Knob::new("DB_NAME", "Database, with DB_HOST").default("mainstay"));
+    let user: String = reader.read(Knob::new("DB_USER", "Role, with DB_HOST").default("mainstay"));
+    let password: Option<SecretString> = reader.read(Knob::new("DB_PASSWORD", "Password of the role, with DB_HOST"));
+    match (whole, host) {
+        (Some(_), Some(_)) => {
+            reader.problem("DB_HOST", "stands beside DATABASE_URL: set one of them");
+            SecretString::from(embedded)
+        }
+        (Some(url), None) => {
+            let known = ["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
+            if !known {
+                reader.problem("DATABASE_URL", "must begin with `postgres://`, `postgresql://` or `sqlite:`");
+            }
+            url
+        }
+        (None, Some(host)) => {
+            let encode = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            let password = password.map(|password| format!(":{}", encode(password.expose_secret()))).unwrap_or_default();
+            SecretString::from(format!("postgres://{}{password}@{host}:{port}/{}", encode(&user), encode(&name)))
+        }
+        (None, None) => SecretString::from(embedded),
+    }
+}
+
+fn jwt_secret(reader: &mut Reader, production: bool) -> Option<SecretString> {
+    use secrecy::ExposeSecret;
+    let secret: Option<SecretString> = reader.read(
+        Knob::new("JWT_SECRET", "Key that signs access tokens (HS256), at least 32 bytes")
+            .default_says("made at first start in development, required in production"),
+    );
+    match &secret {
+        // RFC 7518, 3.2: the key of HS256 has at least the 256 bits of its hash.
+        Some(secret) if secret.expose_secret().len() < 32 => {
+            reader.problem("JWT_SECRET", format!("has {} bytes; at least 32 are needed", secret.expose_secret().len()));
+        }
+        None if production => {
+            reader.problem("JWT_SECRET", "is required in production: at least 32 random bytes, for instance from `openssl rand -base64 48`")
+        }
+        _ => {}
+    }
+    secret
+}
+
+#[cfg(test)]
+mod tests;

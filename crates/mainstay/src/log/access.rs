@@ -1,0 +1,175 @@
+//! The access line: what one request was and what became of it.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use tracing::Level;
+use uuid::Uuid;
+
+use super::{ACCESS, Sink};
+use crate::config::LogFormat;
+use crate::error::Error;
+
+/// A longer path is the caller's text, not information.
+const PATH_CHARS_MAX: usize = 256;
+
+/// What is known of a request when its answer leaves.
+#[derive(Debug)]
+pub struct Access<'a> {
+    /// When the answer left.
+    pub timestamp: Timestamp,
+    /// The id.
+    pub request_id: &'a str,
+    /// The method.
+    pub method: &'a Method,
+    /// The path, without the query: queries hold what people searched for.
+    pub path: &'a str,
+    /// The pattern of the route.
+    pub route: &'a str,
+    /// The client's address.
+    pub client: IpAddr,
+    /// Who asked.
+    pub account: Option<Uuid>,
+    /// The status, or `None` when the client left before there was one.
+    pub status: Option<StatusCode>,
+    /// From the head of the request to the head of the answer.
+    pub duration: Duration,
+    /// The failure.
+    pub error: Option<&'a Error>,
+}
+
+impl Access<'_> {
+    fn level(&self) -> Level {
+        match self.status {
+            Some(status) if status.is_server_error() => Level::ERROR,
+            Some(status) if status.is_client_error() => Level::WARN,
+            _ => Level::INFO,
+        }
+    }
+
+    /// Writes the line, if its level is asked for.
+    pub fn write(&self, sink: &Sink) {
+        let level = self.level();
+        let wanted = match level {
+            Level::ERROR => tracing::enabled!(target: ACCESS, Level::ERROR),
+            Level::WARN => tracing::enabled!(target: ACCESS, Level::WARN),
+            _ => tracing::enabled!(target: ACCESS, Level::INFO),
+        };
+        if wanted {
+            let mut line = Vec::with_capacity(384);
+            // Writing to memory cannot fail.
+            let _ = match sink.format() {
+                LogFormat::Json => self.json(&mut line, level),
+                LogFormat::Text => self.text(&mut line, level),
+            };
+            sink.write(&line);
+        }
+    }
+
+    fn status(&self) -> u16 {
+        // 499: the client closed the request, as nginx counts it.
+        self.status.map_or(499, |status| status.as_u16())
+    }
+
+    fn short_path(&self) -> &str {
+        self.path.char_indices().nth(PATH_CHARS_MAX).map_or(self.path, |(end, _)| &self.path[..end])
+    }
+
+    fn json(&self, line: &mut Vec<u8>, level: Level) -> std::io::Result<()> {
+        write!(line, r#"{{"timestamp":"{:.6}","level":"{}","message":"request","request_id":"{}","#, self.timestamp, name(level), self.request_id)?;
+        write!(line, r#""method":"#)?;
+        serde_json::to_writer(&mut *line, self.method.as_str())?;
+        write!(line, r#","path":"#)?;
+        serde_json::to_writer(&mut *line, self.short_path())?;
+        write!(
+            line,
+            r#","route":"{}","status":{},"duration_us":{},"address":"{}""#,
+            self.route,
+            self.status(),
+            self.duration.as_micros(),
+            self.client
+        )?;
+        if let Some(account) = self.account {
+            write!(line, r#","account":"{account}""#)?;
+        }
+        if let Some(error) = self.error {
+            write!(line, r#","code":"{}","error":"#, error.code().name)?;
+            serde_json::to_writer(&mut *line, error.message())?;
+            let causes = error.causes();
+            if !causes.is_empty() {
+                write!(line, r#","causes":"#)?;
+                serde_json::to_writer(&mut *line, &causes)?;
+            }
+            if !error.fields().is_empty() {
+                // Names only: what was in the fields may be anybody's secret.
+                write!(line, r#","fields":"#)?;
+                let fields: Vec<_> = error.fields().iter().take(20).map(|field| format!("{}: {}", field.field, field.code)).collect();
+                serde_json::to_writer(&mut *line, &fields)?;
+            }
+        }
+        line.write_all(b"}\n")
+    }
+
+    fn text(&self, line: &mut Vec<u8>, level: Level) -> std::io::Result<()> {
+        let time = self.timestamp.strftime("%H:%M:%S%.3f");
+        let (us, path) = (self.duration.as_micros(), self.short_path().escape_debug());
+        write!(line, "{time} {:>5} {} {path} {} {}.{:03} ms", level.as_str(), self.method, self.status(), us / 1000, us % 1000)?;
+        if let Some(error) = self.error {
+            write!(line, " {} ({})", error.code().name, error.message().escape_debug())?;
+            for field in error.fields().iter().take(5) {
+                write!(line, " {}: {}", field.field.escape_debug(), field.code)?;
+            }
+            for cause in error.causes() {
+                write!(line, ": {}", cause.escape_debug())?;
+            }
+        }
+        writeln!(line, " from {} id {}", self.client, self.request_id)
+    }
+}
+
+/// A level as log readers know it.
+pub(super) fn name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::codes;
+
+    #[test]
+    fn a_line_is_one_line_whatever_the_input_was() {
+        let error = Error::new(&codes::ROUTE_NOT_FOUND).with_message("Route GET /a\nb not found").caused_by("x\r\ny");
+        let access = Access {
+            timestamp: Timestamp::UNIX_EPOCH,
+            request_id: "r-1",
+            method: &Method::GET,
+            path: "/a\n\u{1b}[31m\"b",
+            route: "unknown",
+            client: "192.0.2.1".parse().unwrap(),
+            account: None,
+            status: Some(StatusCode::NOT_FOUND),
+            duration: Duration::from_micros(1234),
+            error: Some(&error),
+        };
+        let mut json = Vec::new();
+        access.json(&mut json, Level::WARN).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!((read["level"].as_str(), read["status"].as_u64(), read["duration_us"].as_u64()), (Some("warn"), Some(404), Some(1234)));
+        assert_eq!((read["path"].as_str(), read["causes"][0].as_str()), (Some("/a\n\u{1b}[31m\"b"), Some("x\r\ny")));
+        let mut text = Vec::new();
+        access.text(&mut text, Level::WARN).unwrap();
+        for line in [json, text] {
+            assert_eq!(line.iter().filter(|byte| byte.is_ascii_control()).count(), 1, "only the line feed at the end");
+        }
+    }
+}

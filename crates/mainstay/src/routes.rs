@@ -1,0 +1,182 @@
+//! The table of routes: what the router serves, known to every layer before the router runs.
+//!
+//! It is made from the OpenAPI document, which is made from the handlers, so the three cannot drift apart. It gives the log and the metrics the
+//! route's pattern, tells an unknown route (404) from a known one with another method (405 with `Allow`), and says which routes no limit may refuse.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::future::RouteFuture;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use tower::Service;
+use utoipa::openapi::OpenApi;
+
+use crate::context::Context;
+use crate::error::{Error, codes};
+use crate::stack::panic::{self, Caught};
+use crate::stack::shortcut::Shortcut;
+
+/// One path of the table.
+#[derive(Debug)]
+pub struct Route {
+    /// As in the document: `/api/products/{id}`.
+    pub pattern: String,
+    /// The methods it answers, `HEAD` beside each `GET`.
+    pub methods: Vec<Method>,
+    /// May no limit refuse it? Health must be seen above all when the service is busy.
+    pub unlimited: bool,
+    /// Its number in the table, for what is kept per route.
+    pub index: usize,
+    allow: HeaderValue,
+}
+
+/// What the table says of a target.
+#[derive(Debug, Clone)]
+pub enum Match {
+    /// A route that answers this method.
+    Found(Arc<Route>),
+    /// A route that answers other methods.
+    OtherMethod(Arc<Route>),
+    /// No route.
+    Unknown,
+}
+
+impl Match {
+    /// The route, whatever the method.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        match self {
+            Self::Found(route) | Self::OtherMethod(route) => Some(route),
+            Self::Unknown => None,
+        }
+    }
+
+    /// The pattern, or a word that stands for all unknown routes, so that no stranger chooses the labels of our metrics.
+    pub fn pattern(&self) -> &str {
+        self.route().map_or("unknown", |route| route.pattern.as_str())
+    }
+
+    /// May no limit refuse this request?
+    pub fn unlimited(&self) -> bool {
+        matches!(self, Self::Found(route) if route.unlimited)
+    }
+}
+
+/// The table.
+#[derive(Clone)]
+pub struct RouteTable {
+    matcher: matchit::Router<Arc<Route>>,
+    /// Every route, in the order of its number.
+    pub all: Arc<[Arc<Route>]>,
+}
+
+impl fmt::Debug for RouteTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.all.iter().map(|route| &route.pattern)).finish()
+    }
+}
+
+impl RouteTable {
+    /// Looks a target up.
+    pub fn find(&self, method: &Method, path: &str) -> Match {
+        match self.matcher.at(path) {
+            Err(_) => Match::Unknown,
+            Ok(found) if found.value.methods.contains(method) => Match::Found(found.value.clone()),
+            Ok(found) => Match::OtherMethod(found.value.clone()),
+        }
+    }
+}
+
+/// A router together with its table: what the stack is put around.
+#[derive(Clone)]
+pub struct Routes {
+    router: axum::Router,
+    table: RouteTable,
+}
+
+impl Routes {
+    /// A router and the document that was made of the same handlers. `beside` lists patterns that the document leaves out (its own page, say), all of them `GET`.
+    ///
+    /// # Panics
+    /// When two patterns of the document exclude each other, which the router refuses as well: a mistake in the source, found at the first start.
+    pub fn new(router: axum::Router, document: &OpenApi, beside: &[&str], unlimited: &[&str]) -> Self {
+        let mut methods: BTreeMap<String, Vec<Method>> = BTreeMap::new();
+        for (pattern, item) in &document.paths.paths {
+            let has = [
+                (Method::GET, item.get.is_some()),
+                (Method::POST, item.post.is_some()),
+                (Method::PUT, item.put.is_some()),
+                (Method::PATCH, item.patch.is_some()),
+                (Method::DELETE, item.delete.is_some()),
+            ];
+            methods.entry(pattern.clone()).or_default().extend(has.into_iter().filter(|(_, has)| *has).map(|(method, _)| method));
+        }
+        for pattern in beside {
+            methods.entry((*pattern).to_owned()).or_default().push(Method::GET);
+        }
+        let mut matcher = matchit::Router::new();
+        let mut all = Vec::new();
+        for (index, (pattern, mut methods)) in methods.into_iter().enumerate() {
+            if methods.contains(&Method::GET) {
+                methods.push(Method::HEAD);
+            }
+            let allow = methods.iter().chain([&Method::OPTIONS]).map(Method::as_str).collect::<Vec<_>>().join(", ");
+            let allow = HeaderValue::from_str(&allow).unwrap_or(HeaderValue::from_static("OPTIONS"));
+            let route = Arc::new(Route { unlimited: unlimited.contains(&pattern.as_str()), pattern, methods, index, allow });
+            matcher.insert(route.pattern.clone(), route.clone()).unwrap_or_else(|error| panic!("{}: {error}", route.pattern));
+            all.push(route);
+        }
+        Self { router: router.with_state(()), table: RouteTable { matcher, all: all.into() } }
+    }
+
+    /// The table, for the layers.
+    pub fn table(&self) -> RouteTable {
+        self.table.clone()
+    }
+}
+
+/// The innermost service: not-found, method-not-allowed, and the router behind a panic barrier of its own, so that the 500 of a handler leaves through every layer.
+impl Service<Request<Body>> for Routes {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Shortcut<Caught<RouteFuture<Infallible>>>;
+
+    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let matched = request.extensions().get::<Arc<Context>>().map(|context| context.route.clone());
+        match matched.unwrap_or_else(|| self.table.find(request.method(), request.uri().path())) {
+            Match::Found(_) => match panic::catch(AssertUnwindSafe(|| self.router.call(request))) {
+                Ok(future) => Shortcut::later(Caught::new(future)),
+                Err(error) => Shortcut::now(error.into_response()),
+            },
+            Match::OtherMethod(route) if request.method() == Method::OPTIONS => {
+                let mut response = StatusCode::NO_CONTENT.into_response();
+                response.headers_mut().insert(header::ALLOW, route.allow.clone());
+                Shortcut::now(response)
+            }
+            Match::OtherMethod(route) => {
+                Shortcut::now(Error::new(&codes::METHOD_NOT_ALLOWED).with_header(header::ALLOW, route.allow.clone()).into_response())
+            }
+            Match::Unknown => {
+                // The target is the caller's text: shortened, and JSON escapes the rest.
+                let path: String = request.uri().path().chars().take(200).collect();
+                let message = format!("Route {} {path} not found", request.method());
+                Shortcut::now(Error::new(&codes::ROUTE_NOT_FOUND).with_message(message).into_response())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.table.fmt(f)
+    }
+}

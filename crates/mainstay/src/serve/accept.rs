@@ -1,0 +1,196 @@
+//! The accept loop: from a listening socket to connections, and the end of both.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::answer::Stack;
+use super::connection::{self, Common};
+use super::deadline::Cause;
+use super::drain::Drain;
+use super::limits::Limits;
+use super::registry::Registry;
+use super::shared::Shared;
+
+/// Connections that the kernel holds for us between two accepts. 4,096, which Linux cuts to `somaxconn` (also 4,096).
+const BACKLOG: u32 = 4096;
+
+/// The first and the longest pause after an accept that failed for want of something. 5 ms lets a connection end; more than a
+/// second would be an outage of its own.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How a [`serve`] ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Connections accepted and admitted.
+    pub accepted: usize,
+    /// Connections refused by a cap.
+    pub refused: usize,
+    /// Requests received in full whose answer was cut by the hard phase of the drain: work was lost.
+    pub cut: usize,
+    /// Half-sent requests dropped during the drain: nothing was lost that the client does not know of.
+    pub unfinished: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    accepted: AtomicUsize,
+    refused: AtomicUsize,
+    cut: AtomicUsize,
+    unfinished: AtomicUsize,
+}
+
+impl Tally {
+    /// Notes the end of a connection; `cause` is `None` when the protocol ended it.
+    pub(crate) fn closed(&self, cause: Option<Cause>) {
+        counter!("connections_closed_total", "reason" => cause.map_or("finished", Cause::label)).increment(1);
+        gauge!("connections_open").decrement(1.0);
+    }
+
+    /// Notes what a connection takes with it that ends for `cause`; called while it is still there.
+    pub(crate) fn lost(&self, cause: Cause, draining: bool, shared: &Shared) {
+        let half_sent = shared.bodies_open.load(Relaxed) as usize;
+        let unfinished = match cause {
+            Cause::Cut => {
+                let whole = (shared.in_flight.load(Relaxed) as usize).saturating_sub(half_sent);
+                self.cut.fetch_add(whole, Relaxed);
+                half_sent.max(usize::from(shared.head_began.load(Relaxed) != 0))
+            }
+            Cause::DrainStalled => half_sent,
+            Cause::Head if draining => 1,
+            _ => 0,
+        };
+        self.unfinished.fetch_add(unfinished, Relaxed);
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            accepted: self.accepted.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            cut: self.cut.load(Relaxed),
+            unfinished: self.unfinished.load(Relaxed),
+        }
+    }
+}
+
+/// A listening socket at `addr`, with `SO_REUSEADDR`, so that a restart need not wait for old connections to fade.
+///
+/// # Errors
+/// The address is taken, not ours, or needs a privilege.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves `service` on `listener` until `drain` is begun and every connection has ended or was cut.
+///
+/// Each request carries a [`Peer`](super::Peer). A service must answer a fault without waiting; it should answer everything else as
+/// it likes. Several listeners may share one `drain`.
+pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, drain: Drain) -> Report {
+    let common = Arc::new(Common::new(limits, drain.clone()));
+    let registry = Arc::new(Registry::default());
+    // Accepted sockets inherit it (Linux, BSD): one system call instead of one per connection. A listener that refuses it still serves.
+    let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
+    let mut pause = PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.begun() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, addr)) => {
+                pause = PAUSE.0;
+                admit(stream, addr, &service, &common, &registry);
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => {
+                // No descriptors, no memory: an idle connection gives its own back, and the rest waits in the kernel's queue.
+                tracing::warn!(%error, pause_ms = pause.as_millis(), "accept failed");
+                counter!("connections_accept_errors_total").increment(1);
+                registry.evict_any();
+                tokio::select! {
+                    () = drain.begun() => break,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        }
+    }
+    // What the kernel has accepted for us already was promised: it is served, then the door closes.
+    if let Ok(queue) = listener.into_std() {
+        while let Ok((stream, addr)) = queue.accept() {
+            if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                admit(stream, addr, &service, &common, &registry);
+            }
+        }
+    }
+    registry.wake_all();
+    tokio::select! {
+        () = registry.empty() => {}
+        () = drain.hard() => cut(&registry, &common.tally).await,
+    }
+    common.tally.report()
+}
+
+fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Arc<Common>, registry: &Arc<Registry>) {
+    match registry.admit(addr, &common.limits) {
+        Ok(seat) => {
+            common.tally.accepted.fetch_add(1, Relaxed);
+            counter!("connections_accepted_total").increment(1);
+            gauge!("connections_open").increment(1.0);
+            tokio::spawn(connection::run(stream, seat, service.clone(), Arc::clone(common)));
+        }
+        Err(refusal) => {
+            common.tally.refused.fetch_add(1, Relaxed);
+            counter!("connections_refused_total", "reason" => refusal.label()).increment(1);
+        }
+    }
+}
+
+/// The hard phase: every connection is told, and one whose task is stuck in a handler that blocks is not waited for.
+async fn cut(registry: &Registry, tally: &Tally) {
+    const STUCK: Duration = Duration::from_secs(1);
+    registry.wake_all();
+    if tokio::time::timeout(STUCK, registry.empty()).await.is_err() {
+        tally.cut.fetch_add(registry.open(), Relaxed);
+    }
+}
+
+/// Errors of `accept` that concern the one connection that failed and say nothing about the next (accept(2), "Error handling").
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_do_not_delay_small_writes() {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
+
+    #[test]
+    fn running_out_of_descriptors_is_not_the_connections_fault() {
+        const EMFILE: i32 = 24;
+        assert!(!is_of_the_connection(&io::Error::from_raw_os_error(EMFILE)));
+        assert!(is_of_the_connection(&io::ErrorKind::ConnectionAborted.into()));
+    }
+}

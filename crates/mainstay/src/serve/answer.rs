@@ -1,0 +1,74 @@
+//! The service's own answer to what never became a request.
+//!
+//! hyper answers what it cannot parse with a bare status line. The service is asked instead, with a made-up request that carries
+//! the fault, so that even that answer has the one error form, a request id, the headers and a line in the log.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use axum::body::Body;
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{HeaderValue, Request, Response};
+use http_body::Body as _;
+
+use super::Peer;
+
+/// The most that an answer to a fault may hold, in bytes: an error in the one form is a few hundred.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// What [`serve`](super::serve) asks of a service, under one name.
+pub trait Stack: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static {}
+
+impl<S> Stack for S where S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static {}
+
+/// The bytes of the service's answer to `peer.fault`, or `None` if it does not have it at once.
+pub(crate) fn to_fault<S: Stack>(service: &S, peer: Peer) -> Option<Vec<u8>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut service = service.clone();
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
+        return None;
+    };
+    let mut request = Request::new(Body::empty());
+    request.extensions_mut().insert(peer);
+    let Poll::Ready(Ok(answer)) = pin!(service.call(request)).poll(&mut cx) else {
+        return None;
+    };
+    let (mut head, body) = answer.into_parts();
+    let mut body = pin!(body);
+    let mut content = Vec::new();
+    loop {
+        match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => content.extend_from_slice(frame.data_ref()?),
+            Poll::Ready(None) => break,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
+        }
+        if content.len() > BODY_BYTES_MAX {
+            return None;
+        }
+    }
+    head.headers.remove(TRANSFER_ENCODING);
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
+    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(now) = date() {
+        head.headers.entry(DATE).or_insert(now);
+    }
+    let reason = head.status.canonical_reason().unwrap_or("Refused");
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_str()).into_bytes();
+    for (name, value) in &head.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&content);
+    Some(bytes)
+}
+
+/// The `Date` of an answer that hyper does not write (RFC 9110 section 6.6.1).
+fn date() -> Option<HeaderValue> {
+    let now = jiff::Timestamp::now();
+    let text = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok()?;
+    HeaderValue::from_str(&text).ok()
+}

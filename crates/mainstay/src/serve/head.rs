@@ -1,0 +1,266 @@
+//! What a head must look like before the service may act on it: a pure function over its parts.
+//!
+//! It refuses what two programs could understand in two ways (RFC 9112 sections 3.2, 6.3, 11.2) and what is larger than the
+//! limits, and nothing else: values that are merely odd are the service's business.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
+
+use super::limits::Limits;
+use super::raw::RawHead;
+
+/// What is wrong with a head: the status, the stable code and the message of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadFault {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The stable code of the error form.
+    pub code: &'static str,
+    /// What the client is told.
+    pub message: &'static str,
+}
+
+macro_rules! faults {
+    ($($name:ident $status:ident $code:literal $message:literal)*) => {
+        impl HeadFault {
+            $(#[doc = $message] pub const $name: HeadFault =
+                HeadFault { status: StatusCode::$status, code: $code, message: $message };)*
+        }
+    };
+}
+
+faults! {
+    MALFORMED BAD_REQUEST "request_malformed" "Request is not well-formed HTTP"
+    HOST_MISSING BAD_REQUEST "host_missing" "Host header is required"
+    HOST_REPEATED BAD_REQUEST "host_repeated" "Host header must not be repeated"
+    HOST_INVALID BAD_REQUEST "host_invalid" "Host header is invalid"
+    TARGET_INVALID BAD_REQUEST "target_invalid" "Request target is invalid"
+    TRANSFER_ENCODING_INVALID BAD_REQUEST "transfer_encoding_invalid" "Transfer-Encoding must be exactly one chunked"
+    LENGTH_AMBIGUOUS BAD_REQUEST "length_ambiguous" "Transfer-Encoding and Content-Length must not stand together"
+    LINE_ENDING_INVALID BAD_REQUEST "line_ending_invalid" "Header lines must end with CR LF"
+    TARGET_TOO_LONG URI_TOO_LONG "target_too_long" "Request target is too long"
+    HEADERS_TOO_LARGE REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large" "Request header fields are too large or too many"
+    HEADERS_TOO_SLOW REQUEST_TIMEOUT "headers_too_slow" "Request header fields did not arrive in time"
+    CONNECT_UNSUPPORTED NOT_IMPLEMENTED "connect_unsupported" "CONNECT is not supported"
+}
+
+/// What is wrong with the head, if anything. `raw` is what its bytes showed; over HTTP/2 there is nothing to show.
+pub(crate) fn check(head: &request::Parts, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
+    let http2 = head.version == Version::HTTP_2;
+    if head.headers.len() > limits.header_count_max {
+        return Some(HeadFault::HEADERS_TOO_LARGE);
+    }
+    if raw.bare_lf {
+        // RFC 9112 section 2.2 allows to accept it; a proxy that does not would see other fields than we do.
+        return Some(HeadFault::LINE_ENDING_INVALID);
+    }
+    transfer_encoding(&head.headers, raw, http2)
+        .or_else(|| target(&head.method, &head.uri, raw, limits))
+        .or_else(|| host(&head.headers, &head.uri, head.version))
+}
+
+fn transfer_encoding(fields: &HeaderMap, raw: RawHead, http2: bool) -> Option<HeadFault> {
+    if !fields.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
+    let single = codings.next().filter(|_| codings.next().is_none());
+    // In HTTP/2 the field is connection-specific and malformed (RFC 9113 section 8.2.2); h2 refuses it already.
+    if http2 || !single.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Some(HeadFault::TRANSFER_ENCODING_INVALID);
+    }
+    // A head whose bytes are not known may have had a length: closed rather than guessed.
+    (raw.unseen || raw.content_lengths > 0 || fields.contains_key(CONTENT_LENGTH)).then_some(HeadFault::LENGTH_AMBIGUOUS)
+}
+
+/// The four forms of RFC 9112 section 3.2, of which an origin server serves two, and `*` for OPTIONS.
+fn target(method: &Method, uri: &Uri, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
+    if method == Method::CONNECT {
+        return Some(HeadFault::CONNECT_UNSUPPORTED);
+    }
+    let path = uri.path_and_query().map_or("", |p| p.as_str());
+    let authority = uri.authority().map_or("", Authority::as_str);
+    if path.len() + authority.len() > limits.target_bytes_max {
+        return Some(HeadFault::TARGET_TOO_LONG);
+    }
+    let served = match uri.scheme() {
+        Some(scheme) => (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS) && host_is_valid(authority.as_bytes()),
+        None => authority.is_empty() && (path.starts_with('/') || (path == "*" && method == Method::OPTIONS)),
+    };
+    (!served || raw.fragment).then_some(HeadFault::TARGET_INVALID)
+}
+
+fn host(fields: &HeaderMap, uri: &Uri, version: Version) -> Option<HeadFault> {
+    let mut hosts = fields.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Some(HeadFault::HOST_REPEATED),
+        (Some(host), None) => (!host_is_valid(host.as_bytes())).then_some(HeadFault::HOST_INVALID),
+        // HTTP/2 has `:authority` instead; HTTP/1.0 knew no Host.
+        (None, None) => match version {
+            Version::HTTP_2 => uri.authority().is_none().then_some(HeadFault::HOST_MISSING),
+            Version::HTTP_11 => Some(HeadFault::HOST_MISSING),
+            _ => None,
+        },
+    }
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110 section 7.2, not empty (section 4.2.1 forbids an empty host for `http`).
+fn host_is_valid(value: &[u8]) -> bool {
+    // What almost every host is: letters, digits, dots, hyphens, and a port.
+    let (host, port) = match value {
+        [b'[', ..] => match value.iter().position(|b| *b == b']') {
+            Some(close) => value.split_at(close + 1),
+            None => return false,
+        },
+        _ => value.split_at(value.iter().position(|b| *b == b':').unwrap_or(value.len())),
+    };
+    let port_is_valid = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    port_is_valid && host_name_is_valid(host)
+}
+
+fn host_name_is_valid(host: &[u8]) -> bool {
+    match host {
+        [] => false,
+        [b'[', inner @ .., b']'] => std::str::from_utf8(inner).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()),
+        _ => {
+            let mut rest = host;
+            while let [b, after @ ..] = rest {
+                rest = match (b, after) {
+                    (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+                    (b'%', _) => return false,
+                    _ if b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(b) => after,
+                    _ => return false,
+                };
+            }
+            true
+        }
+    }
+}
+
+/// The fault behind an answer that hyper gave by itself, from its status and the bytes it could not parse.
+pub(crate) fn fault_of(status: &[u8], unparsed: &[u8], limits: &Limits) -> HeadFault {
+    match status {
+        b"414" => HeadFault::TARGET_TOO_LONG,
+        // hyper gives up on size before it knows which part is large: a request line over its own limit is a long target.
+        b"431" if unparsed.split(|b| *b == b'\n').any(|line| line.len() > limits.target_bytes_max && !super::raw::is_field(line)) => {
+            HeadFault::TARGET_TOO_LONG
+        }
+        b"431" => HeadFault::HEADERS_TOO_LARGE,
+        b"408" => HeadFault::HEADERS_TOO_SLOW,
+        _ => HeadFault::MALFORMED,
+    }
+}
+
+/// Whether a `Connection`-independent field asks for `100 Continue`; reading the body would send it.
+pub(crate) fn expects_continue(fields: &HeaderMap<HeaderValue>) -> bool {
+    fields.get(http::header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::builder().method(method).uri(uri).version(Version::HTTP_11);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn verdict(method: &str, uri: &str, fields: &[(&str, &str)]) -> Option<&'static str> {
+        check(&head(method, uri, fields), RawHead::default(), &Limits::default()).map(|fault| fault.code)
+    }
+
+    #[test]
+    fn legal_heads_pass() {
+        for host in ["a", "a.example:80", "127.0.0.1:3000", "[::1]", "[::1]:3000", "a:", "ex%41mple", "under_score"] {
+            assert_eq!(verdict("GET", "/", &[("host", host)]), None, "{host}");
+        }
+        assert_eq!(verdict("GET", "http://a.example/b?c", &[("host", "other")]), None);
+        assert_eq!(verdict("OPTIONS", "*", &[("host", "a")]), None);
+        assert_eq!(verdict("POST", "/", &[("host", "a"), ("transfer-encoding", "Chunked")]), None);
+    }
+
+    #[test]
+    fn hosts_that_are_missing_repeated_or_invalid_are_refused() {
+        assert_eq!(verdict("GET", "/", &[]), Some("host_missing"));
+        assert_eq!(verdict("GET", "/", &[("host", "a"), ("host", "a")]), Some("host_repeated"));
+        for host in
+            ["", "a b", "a/b", "a@b", "a:b", "a:123456", "[::1", "[zz]", "::1", "a,b:c", "a%4", "ä", "a\\b", "a?b", "a#b", "http://a", "[::1]x"]
+        {
+            assert_eq!(verdict("GET", "/", &[("host", host)]), Some("host_invalid"), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn an_old_client_needs_no_host() {
+        let mut old = head("GET", "/", &[]);
+        old.version = Version::HTTP_10;
+        assert_eq!(check(&old, RawHead::default(), &Limits::default()), None);
+    }
+
+    #[test]
+    fn transfer_encodings_other_than_one_chunked_are_refused() {
+        for value in ["gzip", "chunked, chunked", "gzip, chunked", "identity", "", "chunked;a=b", "xchunked", "\tchunked"] {
+            let got = verdict("POST", "/", &[("host", "a"), ("transfer-encoding", value)]);
+            assert_eq!(got, Some("transfer_encoding_invalid"), "{value:?}");
+        }
+        let twice = [("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert_eq!(verdict("POST", "/", &twice), Some("transfer_encoding_invalid"));
+    }
+
+    #[test]
+    fn two_lengths_are_refused_and_so_is_an_unseen_head() {
+        let chunked = head("POST", "/", &[("host", "a"), ("transfer-encoding", "chunked")]);
+        for raw in [RawHead { content_lengths: 1, ..RawHead::default() }, RawHead { unseen: true, ..RawHead::default() }] {
+            assert_eq!(check(&chunked, raw, &Limits::default()), Some(HeadFault::LENGTH_AMBIGUOUS));
+        }
+    }
+
+    #[test]
+    fn targets_of_other_forms_are_refused() {
+        assert_eq!(verdict("GET", "*", &[("host", "a")]), Some("target_invalid"));
+        assert_eq!(verdict("GET", "a.example:80", &[("host", "a")]), Some("target_invalid"));
+        assert_eq!(verdict("GET", "ftp://a/", &[("host", "a")]), Some("target_invalid"));
+        assert_eq!(verdict("GET", "http://user@a/", &[("host", "a")]), Some("target_invalid"));
+        assert_eq!(verdict("CONNECT", "a.example:80", &[("host", "a")]), Some("connect_unsupported"));
+        assert_eq!(verdict("GET", &format!("/{}", "a".repeat(8192)), &[("host", "a")]), Some("target_too_long"));
+        assert_eq!(verdict("GET", &format!("/{}", "a".repeat(8191)), &[("host", "a")]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_is_valid_exactly_if_it_is_an_address_or_a_name_with_an_optional_port(
+            name in "[a-z0-9.-]{1,40}", port in proptest::option::of(0u32..99_999),
+        ) {
+            let value = port.map_or(name.clone(), |port| format!("{name}:{port}"));
+            prop_assert!(host_is_valid(value.as_bytes()));
+        }
+
+        #[test]
+        fn no_valid_host_contains_a_delimiter_of_a_target(value in "\\PC{0,20}") {
+            if host_is_valid(value.as_bytes()) {
+                prop_assert!(!value.is_empty());
+                prop_assert!(!value.contains(['/', '?', '#', '@', ' ', '\\', '\t']));
+            }
+        }
+
+        #[test]
+        fn no_head_makes_the_check_panic(
+            method in "[A-Z]{1,8}", path in "/[a-z?&=%]{0,30}",
+            fields in proptest::collection::vec(("(host|transfer-encoding|content-length|x)", "[ -~]{0,20}"), 0..6),
+        ) {
+            let fields: Vec<_> = fields.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let got = verdict(&method, &path, &fields);
+            let hosts = fields.iter().filter(|(n, _)| *n == "host").count();
+            prop_assert!(hosts == 1 || got.is_some());
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What the parts of one connection (bytes, requests, deadlines) know together.
+//!
+//! Everything here is written on the connection's own task (HTTP/1.1) or on that of one of its streams (HTTP/2), and read by the
+//! former, so relaxed atomics are enough: they cost what plain fields cost.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+
+use super::deadline::{Ms, Sight};
+use super::raw::Tail;
+
+/// The state of one connection.
+pub(crate) struct Shared {
+    pub(crate) addr: SocketAddr,
+    pub(crate) trusted: bool,
+    opened: Instant,
+    pub(crate) http2: AtomicBool,
+    pub(crate) in_flight: AtomicU32,
+    pub(crate) bodies_open: AtomicU32,
+    pub(crate) served: AtomicU32,
+    /// Bytes have been read that no request has claimed.
+    pub(crate) unparsed: AtomicBool,
+    pub(crate) head_began: AtomicU64,
+    idle_since: AtomicU64,
+    blocked_since: AtomicU64,
+    blocked_progress: AtomicU64,
+    blocked_bytes: AtomicU64,
+    window_waits: AtomicU32,
+    window_progress: AtomicU64,
+    linger_since: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    /// Bytes of an answer may lie in hyper's buffer, unwritten.
+    pub(crate) dirty: AtomicBool,
+    /// Something has happened that may bring a deadline nearer.
+    pub(crate) attention: AtomicBool,
+    pub(crate) evicted: AtomicBool,
+    /// End with a reset, so that the kernel does not go on sending to a client that does not read.
+    pub(crate) reset: AtomicBool,
+    tail: Mutex<Tail>,
+    /// The request body that the service dropped unread (HTTP/1.1).
+    pub(crate) unread: Mutex<Option<Incoming>>,
+    /// The waker of the connection's task: a task has one for life.
+    pub(crate) waker: OnceLock<Waker>,
+}
+
+impl Shared {
+    pub(crate) fn new(addr: SocketAddr, trusted: bool) -> Shared {
+        Shared {
+            addr,
+            trusted,
+            opened: Instant::now(),
+            http2: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            bodies_open: AtomicU32::new(0),
+            served: AtomicU32::new(0),
+            unparsed: AtomicBool::new(false),
+            head_began: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            blocked_since: AtomicU64::new(0),
+            blocked_progress: AtomicU64::new(0),
+            blocked_bytes: AtomicU64::new(0),
+            window_waits: AtomicU32::new(0),
+            window_progress: AtomicU64::new(0),
+            linger_since: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+            attention: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
+            tail: Mutex::new(Tail::default()),
+            unread: Mutex::new(None),
+            waker: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Ms {
+        self.at(Instant::now())
+    }
+
+    /// `instant` in milliseconds since the connection was opened, at least 1.
+    pub(crate) fn at(&self, instant: Instant) -> Ms {
+        let passed = instant.saturating_duration_since(self.opened).as_millis();
+        u64::try_from(passed).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    pub(crate) fn instant(&self, at: Ms) -> Instant {
+        self.opened + std::time::Duration::from_millis(at)
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.load(Relaxed)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Relaxed) > 0 || self.bodies_open.load(Relaxed) > 0
+    }
+
+    /// Whether nothing can be lost of an answer: none is being made, none waits in a buffer.
+    pub(crate) fn is_clean(&self) -> bool {
+        !self.is_busy() && !self.dirty.load(Relaxed) && self.blocked_since.load(Relaxed) == 0
+    }
+
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        // Nothing panics while it is held; if it did, the bytes would still only be compared.
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes were read.
+    pub(crate) fn read(&self) {
+        self.unparsed.store(true, Relaxed);
+        self.reads.store(self.reads.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// A request reached the service.
+    pub(crate) fn request_began(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.served.fetch_add(1, Relaxed);
+        self.unparsed.store(false, Relaxed);
+        self.head_began.store(0, Relaxed);
+    }
+
+    /// An answer has ended, sent or given up.
+    pub(crate) fn request_ended(&self) {
+        self.dirty.store(true, Relaxed);
+        self.unparsed.store(false, Relaxed);
+        self.idle_since.store(self.now(), Relaxed);
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// The socket takes no more bytes for now.
+    pub(crate) fn write_blocked(&self) {
+        if self.blocked_since.load(Relaxed) == 0 {
+            let now = self.now();
+            self.blocked_bytes.store(0, Relaxed);
+            self.blocked_progress.store(now, Relaxed);
+            self.blocked_since.store(now, Relaxed);
+            self.attention.store(true, Relaxed);
+        }
+    }
+
+    /// The socket took `n` bytes.
+    pub(crate) fn written(&self, n: usize) {
+        if self.blocked_since.load(Relaxed) != 0 && n > 0 {
+            self.blocked_progress.store(self.now(), Relaxed);
+            self.blocked_bytes.store(self.blocked_bytes.load(Relaxed) + n as u64, Relaxed);
+        }
+    }
+
+    /// Everything that was to be written has been.
+    pub(crate) fn flushed(&self) {
+        self.dirty.store(false, Relaxed);
+        if self.blocked_since.load(Relaxed) != 0 {
+            // Time spent blocked was not idle time.
+            self.idle_since.store(self.now(), Relaxed);
+            self.blocked_since.store(0, Relaxed);
+        }
+    }
+
+    /// HTTP/2: a frame of an answer waits for the client's window (`waits`), or no longer does.
+    pub(crate) fn window_wait(&self, waits: bool) {
+        self.window_progress.store(self.now(), Relaxed);
+        if waits {
+            self.window_waits.fetch_add(1, Relaxed);
+        } else {
+            self.window_waits.fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn linger_began(&self) {
+        if self.linger_since.load(Relaxed) == 0 {
+            self.linger_since.store(self.now(), Relaxed);
+            self.attention.store(true, Relaxed);
+        }
+    }
+
+    /// Wakes the connection's task to look at its deadlines.
+    pub(crate) fn wake(&self) {
+        self.attention.store(true, std::sync::atomic::Ordering::SeqCst);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// How willingly this connection gives way to another: the lower the sooner; `None` while we owe it an answer.
+    pub(crate) fn standing(&self) -> Option<(u8, Ms)> {
+        if self.evicted.load(Relaxed) {
+            return None;
+        }
+        let waits_for_client = self.bodies_open.load(Relaxed) > 0 || self.blocked_since.load(Relaxed) != 0;
+        let class = match (self.is_busy(), waits_for_client, self.served.load(Relaxed)) {
+            (false, _, 0) => 0,
+            (false, _, _) => 1,
+            (true, true, _) => 2,
+            (true, false, _) => return None,
+        };
+        // Older first; ages, because each connection counts from its own beginning.
+        let age = self.now() - self.idle_since.load(Relaxed).min(self.now());
+        Some((class, u64::MAX - age))
+    }
+
+    pub(crate) fn sight(&self, drain_began: Ms, last_read: Ms) -> Sight {
+        Sight {
+            in_flight: self.in_flight.load(Relaxed),
+            bodies_open: self.bodies_open.load(Relaxed),
+            served: self.served.load(Relaxed),
+            trusted: self.trusted,
+            head_began: self.head_began.load(Relaxed),
+            idle_since: self.idle_since.load(Relaxed),
+            blocked_since: self.blocked_since.load(Relaxed),
+            blocked_progress: self.blocked_progress.load(Relaxed),
+            blocked_bytes: self.blocked_bytes.load(Relaxed),
+            window_wait: if self.window_waits.load(Relaxed) > 0 { self.window_progress.load(Relaxed) } else { 0 },
+            linger_since: self.linger_since.load(Relaxed),
+            drain_began,
+            last_read,
+        }
+    }
+}

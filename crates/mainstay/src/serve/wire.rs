@@ -1,0 +1,198 @@
+//! The bytes of one connection: a socket that notes what its deadlines need to know.
+//!
+//! It also does what must happen below hyper: it replays the bytes read to tell the protocol, keeps the raw tail, replaces the
+//! bodiless errors that hyper writes by itself with the service's own answer, and closes without losing that answer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::Peer;
+use super::answer::{self, Stack};
+use super::head::{self, HeadFault};
+use super::limits::Limits;
+use super::shared::Shared;
+
+/// The socket under hyper.
+pub(crate) struct Wire<S> {
+    stream: TcpStream,
+    /// Read already, to be read again by hyper.
+    replay: Bytes,
+    /// The service's answer in place of hyper's, not yet written.
+    out: Bytes,
+    shared: Arc<Shared>,
+    limits: Arc<Limits>,
+    service: S,
+    eof: bool,
+    finished: bool,
+    discarded_bytes: usize,
+}
+
+// Nothing in it is pinned; the service is only ever cloned.
+impl<S> Unpin for Wire<S> {}
+
+impl<S: Stack> Wire<S> {
+    pub(crate) fn new(stream: TcpStream, replay: Bytes, shared: Arc<Shared>, limits: Arc<Limits>, service: S) -> Wire<S> {
+        Wire { stream, replay, out: Bytes::new(), shared, limits, service, eof: false, finished: false, discarded_bytes: 0 }
+    }
+
+    /// Queues the service's answer to `fault`; `false` if it has none at once. Only right when nothing of another answer
+    /// is unwritten ([`Shared::is_clean`]).
+    pub(crate) fn refuse(&mut self, fault: HeadFault) -> bool {
+        let peer = Peer { addr: self.shared.addr, http2: false, fault: Some(fault) };
+        match answer::to_fault(&self.service, peer) {
+            Some(bytes) => {
+                self.out = bytes.into();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether hyper is about to write an error of its own. Certain, not likely: with no request in flight and everything
+    /// flushed, hyper can have nothing else to say, and it says it in one piece.
+    fn is_error_of_hyper(&self, bytes: &[u8]) -> bool {
+        (bytes.starts_with(b"HTTP/1.1 4") || bytes.starts_with(b"HTTP/1.0 4"))
+            && bytes.ends_with(b"\r\n\r\n")
+            && self.shared.is_clean()
+            && !self.shared.is_http2()
+    }
+
+    fn replaces(&mut self, bytes: &[u8]) -> bool {
+        if !self.is_error_of_hyper(bytes) {
+            return false;
+        }
+        let status = bytes.get(9..12).unwrap_or_default();
+        let fault = head::fault_of(status, self.shared.tail().unclaimed(), &self.limits);
+        self.refuse(fault)
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.out.has_remaining() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.out);
+            match ready!(self.note(written)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => self.out.advance(n),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Pending => self.shared.write_blocked(),
+            Poll::Ready(Ok(n)) => self.shared.written(*n),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+
+    /// Reads and throws away until the client has closed, too: closing with unread bytes would send a reset, which may destroy
+    /// the answer on its way (RFC 9112 section 9.6). The driver ends it by time, this by size.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        const PIECE_BYTES: usize = 16 * 1024;
+        let mut piece = [0; PIECE_BYTES];
+        while !self.eof && self.discarded_bytes < self.limits.linger_bytes_max {
+            let mut buf = ReadBuf::new(&mut piece);
+            if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)).is_err() {
+                break;
+            }
+            self.eof = buf.filled().is_empty();
+            self.discarded_bytes += buf.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stack> AsyncRead for Wire<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = if this.replay.is_empty() {
+            Pin::new(&mut this.stream).poll_read(cx, buf)
+        } else {
+            let n = this.replay.len().min(buf.remaining());
+            buf.put_slice(&this.replay.split_to(n));
+            Poll::Ready(Ok(()))
+        };
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if !this.shared.is_http2() {
+            this.shared.tail().push(new, this.shared.is_busy());
+        }
+        if !new.is_empty() {
+            this.shared.read();
+        } else if polled.is_ready() && buf.remaining() > 0 {
+            this.eof = true;
+        }
+        polled
+    }
+}
+
+impl<S: Stack> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        if this.replaces(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.note(written)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        // An error of hyper's is a head without a body: one slice, or one followed by empty ones.
+        if let Some((first, rest)) = bufs.split_first()
+            && rest.iter().all(|slice| slice.is_empty())
+            && this.replaces(first)
+        {
+            return Poll::Ready(Ok(first.len()));
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // hyper flushes only when its own buffer is empty; a socket has none.
+        ready!(this.poll_out(cx))?;
+        this.shared.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_out(cx))?;
+        if !this.finished {
+            // An error means that the client is gone already.
+            let _ = ready!(Pin::new(&mut this.stream).poll_shutdown(cx));
+            this.finished = true;
+            this.shared.flushed();
+            if !this.eof {
+                this.shared.linger_began();
+            }
+        }
+        this.poll_discard(cx)
+    }
+}
+
+impl<S> Drop for Wire<S> {
+    fn drop(&mut self) {
+        if self.shared.reset.load(Relaxed) {
+            // Fails only on a socket that is gone, which is what is wanted.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}

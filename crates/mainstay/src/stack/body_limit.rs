@@ -1,0 +1,172 @@
+//! The body's bounds: its size, its coding, and the pace at which it comes.
+//!
+//! A body announced as too large is refused before a byte of it is read, and before `100 Continue` is sent; one that is sent in chunks is counted
+//! while it streams. A body that comes too slowly is a 408. What a handler reads through [`crate::extract`] becomes the one error form.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context as Task, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep_until};
+use tower::{Layer, Service};
+
+use super::shortcut::Shortcut;
+use crate::error::{Error, codes};
+
+/// A body may rest this long in all before its pace counts: longer than any honest stall of a mobile network that recovers.
+const GRACE: Duration = Duration::from_secs(10);
+/// After the grace a body needs a second for each of these bytes at most: 500 B/s is what Apache's mod_reqtimeout asks for by default.
+const BYTES_PER_S_MIN: u64 = 500;
+
+/// The layer.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimit {
+    bytes_max: u64,
+}
+
+impl BodyLimit {
+    /// Bodies of at most this many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max: bytes_max as u64 }
+    }
+}
+
+impl<S> Layer<S> for BodyLimit {
+    type Service = BodyLimited<S>;
+    fn layer(&self, inner: S) -> BodyLimited<S> {
+        BodyLimited { inner, bytes_max: self.bytes_max }
+    }
+}
+
+/// The service of [`BodyLimit`].
+#[derive(Debug, Clone)]
+pub struct BodyLimited<S> {
+    inner: S,
+    bytes_max: u64,
+}
+
+impl<S> Service<Request<Body>> for BodyLimited<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Shortcut<S::Future>;
+
+    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(task)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.body().is_end_stream() {
+            return Shortcut::later(self.inner.call(request));
+        }
+        // hyper refuses a `Content-Length` that is no number, so the hint is the header's word.
+        if request.body().size_hint().lower() > self.bytes_max {
+            return Shortcut::now(BodyFault::TooLarge.into_error().into_response());
+        }
+        if let Some(coding) = request.headers().get(header::CONTENT_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            let error = Error::new(&codes::UNSUPPORTED_MEDIA_TYPE).with_message("Compressed request bodies are not supported");
+            // RFC 9110, 12.5.3: the answer says which codings would do.
+            return Shortcut::now(error.with_header(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity")).closing().into_response());
+        }
+        let bytes_max = self.bytes_max;
+        Shortcut::later(self.inner.call(request.map(|body| Body::new(Measured { body, bytes: 0, bytes_max, begun: None, timer: None }))))
+    }
+}
+
+/// Why a body could not be read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// More bytes than the limit.
+    TooLarge,
+    /// Fewer bytes a second than the least.
+    TooSlow,
+}
+
+impl BodyFault {
+    /// The answer. The connection ends with it: the rest of the body is not worth reading.
+    pub fn into_error(self) -> Error {
+        Error::new(match self {
+            Self::TooLarge => &codes::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => &codes::REQUEST_TIMEOUT,
+        })
+        .closing()
+    }
+}
+
+impl fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the body is larger than the limit",
+            Self::TooSlow => "the body comes too slowly",
+        })
+    }
+}
+
+impl std::error::Error for BodyFault {}
+
+pin_project! {
+    /// A body that is counted and timed while it streams.
+    struct Measured {
+        #[pin] body: Body,
+        bytes: u64,
+        bytes_max: u64,
+        begun: Option<Instant>,
+        #[pin] timer: Option<Sleep>,
+    }
+}
+
+impl HttpBody for Measured {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut this = self.project();
+        match this.body.poll_frame(task) {
+            Poll::Ready(Some(Ok(frame))) => {
+                *this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let within = *this.bytes <= *this.bytes_max;
+                Poll::Ready(Some(if within { Ok(frame) } else { Err(axum::Error::new(BodyFault::TooLarge)) }))
+            }
+            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending => {
+                let begun = *this.begun.get_or_insert_with(Instant::now);
+                let due = begun + GRACE + Duration::from_secs(*this.bytes / BYTES_PER_S_MIN);
+                if this.timer.is_none() {
+                    this.timer.set(Some(sleep_until(due.into())));
+                }
+                while let Some(timer) = this.timer.as_mut().as_pin_mut() {
+                    if timer.poll(task).is_pending() {
+                        return Poll::Pending;
+                    }
+                    // The timer was set when fewer bytes had come: it is due again later, or the body is too slow.
+                    if due <= Instant::now() {
+                        return Poll::Ready(Some(Err(axum::Error::new(BodyFault::TooSlow))));
+                    }
+                    this.timer.set(Some(sleep_until(due.into())));
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

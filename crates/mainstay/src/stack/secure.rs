@@ -1,0 +1,143 @@
+//! Security headers: what helmet 8 sends, on every answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use tower::{Layer, Service};
+
+use super::shortcut::{Amend, Amendment};
+use crate::config::ContentPolicy;
+
+/// Helmet's policy with the source team's `default-src 'self'; style-src 'self' 'unsafe-inline'`.
+const DOCUMENTS: &str = "default-src 'self';base-uri 'self';font-src 'self' https: data:;form-action 'self';frame-ancestors 'self';img-src 'self' data:;object-src 'none';script-src 'self';script-src-attr 'none';style-src 'self' 'unsafe-inline';upgrade-insecure-requests";
+/// For answers that are data: nothing may be loaded, framed or submitted.
+const API: &str = "default-src 'none';base-uri 'none';form-action 'none';frame-ancestors 'none'";
+
+const HEADERS: [(HeaderName, &str); 11] = [
+    // Another site's window cannot reach into ours.
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    // Another site cannot embed our answers; CORS decides who may read them.
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (HeaderName::from_static("origin-agent-cluster"), "?1"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    // One year, which is what preload lists ask for. Browsers heed it over TLS only (RFC 6797, 8.1).
+    (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains; preload"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_DNS_PREFETCH_CONTROL, "off"),
+    (HeaderName::from_static("x-download-options"), "noopen"),
+    (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
+    (HeaderName::from_static("x-permitted-cross-domain-policies"), "none"),
+    // Off: the auditor of old browsers opened holes of its own.
+    (header::X_XSS_PROTECTION, "0"),
+];
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub struct SecureHeaders {
+    headers: Arc<Prepared>,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    data: HeaderMap,
+    documents: HeaderMap,
+}
+
+impl SecureHeaders {
+    /// The headers of `policy`. Pages (paths under `/docs`) always have the policy of documents: they load their own scripts.
+    pub fn new(policy: ContentPolicy) -> Self {
+        let with = |policy: &'static str| {
+            let fixed = HEADERS.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value)));
+            fixed.chain([(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy))]).collect::<HeaderMap>()
+        };
+        let data = with(if policy == ContentPolicy::Api { API } else { DOCUMENTS });
+        Self { headers: Arc::new(Prepared { data, documents: with(DOCUMENTS) }) }
+    }
+}
+
+impl<S> Layer<S> for SecureHeaders {
+    type Service = Secured<S>;
+    fn layer(&self, inner: S) -> Secured<S> {
+        Secured { inner, headers: self.headers.clone() }
+    }
+}
+
+/// The service of [`SecureHeaders`].
+#[derive(Debug, Clone)]
+pub struct Secured<S> {
+    inner: S,
+    headers: Arc<Prepared>,
+}
+
+impl<S> Service<Request<Body>> for Secured<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Amend<S::Future, Add>;
+
+    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(task)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let page = request.uri().path().starts_with("/docs");
+        Amend::new(self.inner.call(request), Add { headers: self.headers.clone(), page })
+    }
+}
+
+/// Puts the headers on an answer.
+pub struct Add {
+    headers: Arc<Prepared>,
+    page: bool,
+}
+
+impl Amendment for Add {
+    fn amend(self, response: &mut Response) {
+        let prepared = if self.page { &self.headers.documents } else { &self.headers.data };
+        // A copy of the prepared map with the answer's few headers added costs a third of twelve insertions into the answer's own map.
+        let own = std::mem::replace(response.headers_mut(), prepared.clone());
+        let headers = response.headers_mut();
+        headers.reserve(own.len() + 4);
+        let mut last = None;
+        for (name, value) in own {
+            match (name, &last) {
+                // The answer's own value stands, for instance a stricter policy of one page.
+                (Some(name), _) => {
+                    headers.insert(name.clone(), value);
+                    last = Some(name);
+                }
+                // `None` means a further value of the last name.
+                (None, Some(name)) => drop(headers.append(name.clone(), value)),
+                (None, None) => {}
+            }
+        }
+        // Nothing says which software answers.
+        headers.remove(header::SERVER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_keeps_its_own_headers_all_of_them() {
+        let mut response = Response::new(Body::empty());
+        response.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static("a=1"));
+        response.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static("b=2"));
+        response.headers_mut().insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        response.headers_mut().insert(header::SERVER, HeaderValue::from_static("secret/1.0"));
+        let SecureHeaders { headers } = SecureHeaders::new(ContentPolicy::Documents);
+        Add { headers, page: false }.amend(&mut response);
+        assert_eq!(response.headers().get_all(header::SET_COOKIE).iter().count(), 2);
+        assert_eq!(response.headers()[header::X_FRAME_OPTIONS], "DENY");
+        assert_eq!(response.headers()[header::X_XSS_PROTECTION], "0");
+        assert!(!response.headers().contains_key(header::SERVER));
+    }
+}

@@ -1,0 +1,214 @@
+//! The database as a service sees it: open, acquire, begin, look, close.
+
+use super::Dialect;
+use super::error::Error;
+use super::limits::ConnectionLimits;
+use super::pool::{Limits, Opener, Pool};
+use super::query::query;
+use super::session::{Connection, Role, Session, Transaction};
+use super::settings::{Settings, Target, create_sqlite_file};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
+
+pub use super::pool::Stats;
+
+/// Readers of SQLite. Each costs a thread, and for reads by key one alone is fastest: on two cores 104,000 a second
+/// against 51,000 with four, because fewer threads wake each other. But one slow read would then hold up every other
+/// one, so there are as many as slow reads may run before quick ones wait.
+const SQLITE_READERS_MAX: usize = 4;
+
+/// How often the pool closes what is idle and opens what is missing. Half of the recovery time promised.
+const TEND_EVERY: Duration = Duration::from_millis(500);
+
+/// A liveness question that takes longer is answered with no.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An open database; clones share its pools.
+///
+/// PostgreSQL has one pool. SQLite has a pool of readers, which cannot write, and one writer, because the file takes
+/// one write at a time and waiting in our queue is fair where SQLite's own waiting is not.
+#[derive(Clone)]
+pub struct Database(Arc<Shared>);
+
+struct Shared {
+    dialect: Dialect,
+    statement_timeout: Duration,
+    reader: Arc<Pool>,
+    /// The same pool as `reader` on PostgreSQL.
+    writer: Arc<Pool>,
+    tending: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tending.abort();
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("dialect", &self.0.dialect).field("stats", &self.stats()).finish()
+    }
+}
+
+impl Database {
+    /// Opens the database: connects once, so that a wrong setting shows now, and keeps connections warm from then on.
+    /// Creates the file of SQLite (and its directory, for the owner only) when there is none.
+    ///
+    /// Install the recorder of metrics before.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for a URL or a file that cannot work, [`Error::Unavailable`] when nobody answers.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub async fn open(settings: &Settings) -> Result<Database, Error> {
+        let target = settings.target()?;
+        let limits = |max: usize, min: usize| Limits {
+            max: max.max(1),
+            min: min.min(max.max(1)),
+            idle_timeout: settings.idle_timeout,
+            acquire_timeout: settings.acquire_timeout,
+        };
+        let (dialect, reader, writer) = match target {
+            Target::Postgres(_) => {
+                let limits = limits(settings.pool_max, settings.pool_min);
+                let pool = Arc::new(Pool::new("main", Opener::reading(target), limits)?);
+                (Dialect::Postgres, Arc::clone(&pool), pool)
+            }
+            Target::Sqlite(ref path) => {
+                create_sqlite_file(path)?;
+                let writer = Opener::Sqlite { path: path.clone(), writer: true };
+                let writer = Arc::new(Pool::new("writer", writer, limits(1, 1))?);
+                // The writer comes first: it makes the file what readers expect.
+                drop(writer.acquire(None).await?);
+                let limits = limits(settings.pool_max.min(SQLITE_READERS_MAX), settings.pool_min);
+                (Dialect::Sqlite, Arc::new(Pool::new("reader", Opener::reading(target), limits)?), writer)
+            }
+        };
+        drop(reader.acquire(None).await?);
+        let tending = tokio::spawn(tend(Arc::clone(&reader), Arc::clone(&writer))).abort_handle();
+        let statement_timeout = settings.statement_timeout;
+        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, tending })))
+    }
+
+    /// Which database this is.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.0.dialect
+    }
+
+    /// A connection to read on, each statement for itself. The first read is sent again on another connection when
+    /// the server had closed this one.
+    ///
+    /// # Errors
+    /// [`Error::AcquireTimeout`], [`Error::DeadlinePassed`], [`Error::Unavailable`].
+    pub async fn acquire(&self, deadline: Option<Instant>) -> Result<Connection, Error> {
+        Session::acquire(self, Role::Read, deadline).await.map(Connection)
+    }
+
+    /// A connection for writes that are one statement each, without the two round trips of a transaction.
+    ///
+    /// # Errors
+    /// [`Error::AcquireTimeout`], [`Error::DeadlinePassed`], [`Error::Unavailable`].
+    pub async fn writer(&self, deadline: Option<Instant>) -> Result<Connection, Error> {
+        Session::acquire(self, Role::Write, deadline).await.map(Connection)
+    }
+
+    /// Begins a transaction. On SQLite it holds the write lock from the start (`BEGIN IMMEDIATE`).
+    ///
+    /// # Errors
+    /// [`Error::AcquireTimeout`], [`Error::DeadlinePassed`], [`Error::Unavailable`]; on SQLite [`Error::Conflict`]
+    /// when another process holds the lock for five seconds.
+    pub async fn begin(&self, deadline: Option<Instant>) -> Result<Transaction, Error> {
+        Transaction::begin(self, deadline).await
+    }
+
+    /// Asks the database for a sign of life, within a second. A pool with no connection to spare gives none either.
+    ///
+    /// # Errors
+    /// Any [`Error`] that a connection or `SELECT 1` can meet.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + PING_TIMEOUT;
+        let mut connection = self.acquire(Some(deadline)).await?;
+        query("SELECT 1").fetch_one(&mut connection).await.map(drop)
+    }
+
+    /// How full the pools are; readers and writer together on SQLite.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (reader, writer) = (self.0.reader.stats(), self.0.writer.stats());
+        if self.0.dialect == Dialect::Postgres {
+            return reader;
+        }
+        Stats {
+            size: reader.size + writer.size,
+            idle: reader.idle + writer.idle,
+            in_use: reader.in_use + writer.in_use,
+            waiting: reader.waiting + writer.waiting,
+            max: reader.max + writer.max,
+        }
+    }
+
+    /// Sets the gauges `mainstay_db_pool_*`; call it when the metrics are read.
+    pub fn record_metrics(&self) {
+        self.0.reader.record_metrics();
+        if self.0.dialect == Dialect::Sqlite {
+            self.0.writer.record_metrics();
+        }
+    }
+
+    /// Hands out no more connections, closes the idle ones, and waits for those in use, at most `drain`.
+    ///
+    /// Returns whether all were closed.
+    pub async fn close(&self, drain: Duration) -> bool {
+        let until = Instant::now() + drain;
+        self.0.tending.abort();
+        let (reader, writer) = tokio::join!(self.0.reader.close(until), self.0.writer.close(until));
+        reader && writer
+    }
+
+    /// What the server allows, for [`super::check_arithmetic`]; `None` on SQLite, which has no such limit.
+    ///
+    /// # Errors
+    /// Any [`Error`] that a connection or a read can meet.
+    pub async fn connection_limits(&self) -> Result<Option<ConnectionLimits>, Error> {
+        if self.0.dialect == Dialect::Sqlite {
+            return Ok(None);
+        }
+        let mut connection = self.acquire(None).await?;
+        let row = query(
+            "SELECT current_setting('max_connections')::bigint AS max_connections,
+                    current_setting('superuser_reserved_connections')::bigint
+                    + coalesce(current_setting('reserved_connections', true)::bigint, 0) AS reserved",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let read = |column| row.get::<i64>(column).map(|number| u64::try_from(number).unwrap_or(0));
+        Ok(Some(ConnectionLimits { max_connections: read("max_connections")?, reserved: read("reserved")? }))
+    }
+
+    pub(super) fn pool(&self, role: Role) -> &Pool {
+        match role {
+            Role::Read => &self.0.reader,
+            Role::Write => &self.0.writer,
+        }
+    }
+
+    pub(super) fn statement_timeout(&self) -> Duration {
+        self.0.statement_timeout
+    }
+}
+
+/// Runs until the last handle to the database is gone.
+async fn tend(reader: Arc<Pool>, writer: Arc<Pool>) {
+    let one_pool = Arc::ptr_eq(&reader, &writer);
+    loop {
+        reader.tend().await;
+        if !one_pool {
+            writer.tend().await;
+        }
+        tokio::time::sleep(TEND_EVERY).await;
+    }
+}

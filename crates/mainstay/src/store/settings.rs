@@ -1,0 +1,213 @@
+//! How to reach the database and how much of it to use: figures, their defaults, and the reading of the URL.
+
+use super::error::Error;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Statements kept prepared on each connection. A list with five optional filters and six orders has 192 shapes.
+const PREPARED_STATEMENTS_MAX: usize = 256;
+
+/// How often a PostgreSQL backend that is busy looks whether its client is still there. It bounds how long a query
+/// outlives a request that was cut off, without opening a second connection to cancel it, which is the last thing an
+/// overloaded server needs. The setting exists since PostgreSQL 14.
+const CLIENT_CHECK_MS: u64 = 500;
+
+/// How long SQLite waits for a lock that another process holds (product figure, section 6).
+pub(super) const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The write-ahead log is cut back to this after a checkpoint, so that one large import does not leave a large file.
+const SQLITE_LOG_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+/// How to reach the database and how much of it to use.
+///
+/// `Debug` never shows the URL, which may hold a password.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `postgres://user:password@host:port/database` or `sqlite:path/to/file.db`.
+    pub url: SecretString,
+    /// Most connections open at once, 20. On SQLite: one writer and at most four readers, see [`super::Database`].
+    pub pool_max: usize,
+    /// Connections kept open even when idle, 5.
+    pub pool_min: usize,
+    /// A connection unused for this long is closed, down to `pool_min`, 30 s.
+    pub idle_timeout: Duration,
+    /// Longest wait for a connection, 5 s.
+    pub acquire_timeout: Duration,
+    /// Longest run of one statement, 30 s; the server itself enforces it.
+    pub statement_timeout: Duration,
+    /// What `pg_stat_activity` shows for our connections, `mainstay`.
+    pub application_name: String,
+}
+
+impl Settings {
+    /// The defaults above for the database at `url`.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Settings {
+        Settings {
+            url: SecretString::from(url.into()),
+            pool_max: 20,
+            pool_min: 5,
+            idle_timeout: Duration::from_secs(30),
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+            application_name: "mainstay".to_owned(),
+        }
+    }
+
+    /// Reads the URL.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`], in words that do not repeat the URL.
+    pub(super) fn target(&self) -> Result<Target, Error> {
+        let url = self.url.expose_secret();
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return self.postgres(url).map(|options| Target::Postgres(Box::new(options)));
+        }
+        if let Some(rest) = url.strip_prefix("sqlite:") {
+            return sqlite_path(rest.strip_prefix("//").unwrap_or(rest)).map(Target::Sqlite);
+        }
+        Err(Error::Configuration("the database URL must begin with postgres:// or sqlite:".to_owned()))
+    }
+
+    fn postgres(&self, url: &str) -> Result<Postgres, Error> {
+        // The parser's own message may quote a piece of the URL, so it is not passed on.
+        let options =
+            PgConnectOptions::from_str(url).map_err(|_| Error::Configuration("the database URL is not a valid PostgreSQL URL".to_owned()))?;
+        let statement_ms = self.statement_timeout.as_millis();
+        let plain = options
+            .application_name(&self.application_name)
+            .statement_cache_capacity(PREPARED_STATEMENTS_MAX)
+            .options([
+                ("statement_timeout", statement_ms),
+                // A transaction in which nothing happens for this long belongs to a process that hangs with locks held.
+                ("idle_in_transaction_session_timeout", statement_ms * 2),
+            ])
+            .disable_statement_logging();
+        let watched = plain.clone().options([("client_connection_check_interval", CLIENT_CHECK_MS)]);
+        Ok(Postgres { watched, plain, unwatchable: AtomicBool::new(false) })
+    }
+}
+
+/// How one PostgreSQL connection is opened.
+pub(super) struct Postgres {
+    /// With the server watching whether we are still there.
+    watched: PgConnectOptions,
+    /// Without, for servers that cannot watch: before version 14, or on a system that does not report a closed socket.
+    plain: PgConnectOptions,
+    unwatchable: AtomicBool,
+}
+
+impl Postgres {
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        if self.unwatchable.load(Ordering::Relaxed) {
+            return self.plain.connect().await;
+        }
+        match self.watched.connect().await {
+            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42704" | "22023")) => {
+                if !self.unwatchable.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("this PostgreSQL cannot see that a client has gone: abandoned queries run on until the statement timeout");
+                }
+                self.plain.connect().await
+            }
+            result => result,
+        }
+    }
+}
+
+/// What the URL names.
+pub(super) enum Target {
+    Postgres(Box<Postgres>),
+    Sqlite(PathBuf),
+}
+
+fn sqlite_path(text: &str) -> Result<PathBuf, Error> {
+    let refuse = |message: &str| Err(Error::Configuration(message.to_owned()));
+    if text.contains(":memory:") || text.contains("mode=memory") {
+        return refuse("an SQLite database in memory would be another database on every connection: name a file");
+    }
+    if text.contains('?') {
+        return refuse("parameters after ? are not taken in an SQLite URL");
+    }
+    if text.is_empty() || text.ends_with('/') {
+        return refuse("the SQLite URL names no file: write sqlite:path/to/file.db");
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// How one SQLite connection is opened; a reader cannot write, whatever it is asked.
+pub(super) fn sqlite_options(path: &Path, writer: bool) -> SqliteConnectOptions {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .busy_timeout(SQLITE_BUSY_TIMEOUT)
+        .synchronous(SqliteSynchronous::Normal)
+        .statement_cache_capacity(PREPARED_STATEMENTS_MAX)
+        .pragma("temp_store", "memory")
+        .disable_statement_logging();
+    if writer {
+        options.journal_mode(SqliteJournalMode::Wal).pragma("journal_size_limit", SQLITE_LOG_BYTES_MAX.to_string())
+    } else {
+        options.pragma("query_only", "ON")
+    }
+}
+
+/// Creates the directory and the file when they are absent, readable by nobody else: the file holds password hashes.
+///
+/// # Errors
+/// [`Error::Configuration`] with the path and the reason.
+pub(super) fn create_sqlite_file(path: &Path) -> Result<(), Error> {
+    let explain = |what: &Path, error: std::io::Error| Error::Configuration(format!("the SQLite database {}: {error}", what.display()));
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(directory).map_err(|error| explain(directory, error))?;
+    }
+    let mut file = std::fs::OpenOptions::new();
+    file.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+    file.open(path).map(drop).map_err(|error| explain(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        match Settings::new(url).target() {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("{url} was taken"),
+        }
+    }
+
+    #[test]
+    fn urls_that_cannot_work_are_refused_in_words_without_the_url() {
+        for url in ["mysql://me:hunter2@host/db", "postgres://me:hunter2@host:99999/db", "sqlite::memory:", "sqlite:"] {
+            let message = refused(url);
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_of_an_sqlite_url_name_the_same_file() {
+        for url in ["sqlite:data/x.db", "sqlite://data/x.db"] {
+            match Settings::new(url).target() {
+                Ok(Target::Sqlite(path)) => assert_eq!(path, Path::new("data/x.db")),
+                _ => panic!("{url} was not understood"),
+            }
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_the_url() {
+        assert!(!format!("{:?}", Settings::new("postgres://me:hunter2@host/db")).contains("hunter2"));
+    }
+}
