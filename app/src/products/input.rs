@@ -155,14 +155,15 @@ fn list(fields: &mut Fields, name: &str, items: &[String], most: usize) {
     }
 }
 
-/// An absolute `http` or `https` address. Nothing else: what is stored here ends up in `href` and `src` of somebody's page.
+/// An absolute `http` or `https` address. Nothing else: what is stored here ends up in `href` and `src` of somebody's page. A space is taken, because the
+/// real catalogue has some and every browser reads them as `%20`.
 fn web_address(value: &str) -> Result<(), Flaw> {
     if value.chars().count() > URL_CHARS_MAX {
         return Err(too_long(URL_CHARS_MAX));
     }
     let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
     let plausible = rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '?', '#', '@']))
-        && !value.chars().any(|c| c.is_control() || c.is_whitespace() || "<>\"`\\".contains(c));
+        && !value.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ') || "<>\"`\\".contains(c));
     if plausible { Ok(()) } else { Err(Flaw::new("invalid_format", "must be an http or https address")) }
 }
 
