@@ -4,8 +4,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use http::header;
-use mainstay::error::{Error, codes};
+use http::{StatusCode, header};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 
@@ -30,6 +29,6 @@ pub fn router(app: App, metrics: Metrics, log: Sink) -> Router {
         .route("/metrics", get(scrape))
         .route("/health", get(health::details))
         .route("/health/live", get(async || "live\n"))
-        .fallback(async || Error::new(&codes::ROUTE_NOT_FOUND))
+        .fallback(async || (StatusCode::NOT_FOUND, "There are /health, /health/live and /metrics.\n"))
         .with_state(app)
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay::error::{Error, Result, codes};
-use mainstay::store::{Database, Session, query};
+use mainstay::store::{Database, Dialect, Session, query};
 use mainstay_search::{Change, Document, Fields, Hits, Index, Opened, flatten_json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -190,8 +190,9 @@ impl Cursor {
 }
 
 async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mpsc::Receiver<Handed>) {
-    let mut poll = POLL;
+    let mut poll = Duration::ZERO;
     let mut waiting: Vec<Handed> = Vec::new();
+    let mut adopted = false;
     loop {
         // Wakes for a change of this instance at once, for those of others at the next poll.
         match tokio::time::timeout(poll, handed.recv()).await {
@@ -205,6 +206,12 @@ async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mps
             waiting.push(more);
         }
         let Some(search) = search.upgrade() else { return };
+        if !adopted {
+            match adopt(&search, &database).await {
+                Ok(()) => adopted = true,
+                Err(error) => tracing::warn!(error = %error, "the change log could not be read; it will be tried again"),
+            }
+        }
         poll = match catch_up(&search, &database, &waiting).await {
             Ok(more) => {
                 for (_, done) in waiting.drain(..) {
@@ -222,6 +229,24 @@ async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mps
             }
         };
     }
+}
+
+/// A database that was restored from a dump counts its transactions anew: changes of the old server then lie in the future, where no reader looks. They
+/// become changes of now, and an index that has read further than this server has counted begins again.
+async fn adopt(search: &Inner, database: &Database) -> Result<()> {
+    if database.dialect() == Dialect::Sqlite {
+        return Ok(());
+    }
+    let mut session = database.writer(None).await?;
+    let text = "UPDATE product_changes SET xact = pg_current_xact_id()::text::bigint WHERE xact > pg_current_xact_id()::text::bigint";
+    let moved = query(text).execute(&mut session).await?;
+    let now: i64 = query("SELECT pg_current_xact_id()::text::bigint AS xact").fetch_one(&mut session).await?.get("xact")?;
+    if moved > 0 || Cursor::read(&search.index.cursor()).xact > now {
+        tracing::warn!(changes = moved, "the database comes from another server; the search index reads it anew");
+        let beginning = Cursor::read("").written();
+        search.index.apply([], &beginning).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+    }
+    Ok(())
 }
 
 /// Reads one batch of changes with the products that were handed over, and applies them together. Is there more?

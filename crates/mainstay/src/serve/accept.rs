@@ -145,7 +145,7 @@ pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, 
 }
 
 fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Arc<Common>, registry: &Arc<Registry>) {
-    match registry.admit(addr, &common.limits) {
+    match registry.admit(addr, &common.limits, &common.drain) {
         Ok(seat) => {
             common.tally.accepted.fetch_add(1, Relaxed);
             counter!("connections_accepted_total").increment(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -15,8 +15,7 @@ use pin_project_lite::pin_project;
 use super::Peer;
 use super::answer::Stack;
 use super::body::{AnswerBody, Flight, RequestBody, poll_left_unread};
-use super::drain::Drain;
-use super::head::{self, check};
+use super::head::{self, Framing, check};
 use super::limits::Limits;
 use super::raw::RawHead;
 use super::shared::Shared;
@@ -29,7 +28,6 @@ pub(crate) struct Door<S> {
     pub(crate) service: S,
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) drain: Drain,
 }
 
 impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
@@ -37,28 +35,24 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
     type Error = Infallible;
     type Future = Answer<S>;
 
-    fn call(&self, request: Request<Incoming>) -> Answer<S> {
+    fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
         let shared = &self.shared;
         shared.request_began();
         let flight = Flight(Arc::clone(shared));
-        let (mut head, incoming) = request.into_parts();
         let http2 = shared.is_http2();
-        let raw = if http2 { RawHead::default() } else { shared.tail().claim(&head.headers, head.headers.contains_key(TRANSFER_ENCODING)) };
-        let fault = check(&head, raw, &self.limits);
-        let body = if fault.is_some() || incoming.is_end_stream() {
-            Body::empty()
-        } else {
-            let asks = head::expects_continue(&head.headers);
-            Body::new(RequestBody::new(incoming, Arc::clone(shared), asks))
-        };
-        head.extensions.insert(Peer { addr: shared.addr, http2, fault });
+        let framing = Framing::of(request.headers());
+        let raw = if http2 { RawHead::default() } else { shared.tail().claim(request.headers(), framing.has_coding()) };
+        let fault = check(&request, &framing, raw, &self.limits);
+        request.extensions_mut().insert(Peer { addr: shared.addr, http2, fault });
+        let asks = !request.body().is_end_stream() && head::expects_continue(request.headers());
+        let request = request.map(|incoming| {
+            if fault.is_some() || incoming.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(incoming, Arc::clone(shared), asks)) }
+        });
         Answer {
-            state: State::Waiting { service: self.service.clone(), request: Some(Request::from_parts(head, body)) },
+            state: State::Waiting { service: self.service.clone(), request: Some(request) },
             flight: Some(flight),
-            drain: self.drain.clone(),
             closes: fault.is_some(),
             turns: TURNS,
-            shared: Arc::clone(shared),
         }
     }
 }
@@ -70,10 +64,8 @@ pin_project! {
         state: State<S>,
         // Ends with the answer's body, or here if there never is one.
         flight: Option<Flight>,
-        drain: Drain,
         closes: bool,
         turns: u8,
-        shared: Arc<Shared>,
     }
 }
 
@@ -82,8 +74,8 @@ pin_project! {
     enum State<S: Stack> {
         Waiting { service: S, request: Option<Request<Body>> },
         Running { #[pin] future: S::Future },
-        // The answer is there; what is left of the request is looked at.
-        Done { response: Option<Response<Body>> },
+        // The answer is there; the end of the request is not.
+        Unread { response: Option<Response<Body>> },
     }
 }
 
@@ -92,7 +84,7 @@ impl<S: Stack> Future for Answer<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let response = loop {
+        let mut response = loop {
             match this.state.as_mut().project() {
                 StateNow::Waiting { service, request } => {
                     let Ok(()) = ready!(service.poll_ready(cx));
@@ -102,23 +94,31 @@ impl<S: Stack> Future for Answer<S> {
                 }
                 StateNow::Running { future } => {
                     let Ok(response) = ready!(future.poll(cx));
-                    this.state.set(State::Done { response: Some(response) });
+                    break Some(response);
                 }
-                StateNow::Done { response } => {
-                    if !*this.closes && !this.shared.is_http2() {
-                        *this.closes = this.drain.has_begun() || ready!(poll_left_unread(this.shared, this.turns, cx));
-                    }
-                    break response.take();
-                }
+                StateNow::Unread { response } => break response.take(),
             }
         };
         // Both are there until the future has ended, and it is not polled afterwards.
-        let (Some(mut response), Some(flight)) = (response, this.flight.take()) else {
+        let (Some(answer), Some(flight)) = (response.as_mut(), this.flight.as_ref()) else {
             return Poll::Pending;
         };
-        if *this.closes && !this.shared.is_http2() {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if !flight.0.is_http2() {
+            let closes = *this.closes || flight.0.drain.has_begun();
+            match if closes { Poll::Ready(true) } else { poll_left_unread(&flight.0, this.turns, cx) } {
+                Poll::Ready(true) => {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Poll::Ready(false) => {}
+                Poll::Pending => {
+                    this.state.set(State::Unread { response });
+                    return Poll::Pending;
+                }
+            }
         }
-        Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, flight))))
+        match (response, this.flight.take()) {
+            (Some(response), Some(flight)) => Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, flight)))),
+            _ => Poll::Pending,
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::limits::Limits;
 use super::raw::RawHead;
@@ -45,33 +45,62 @@ faults! {
     CONNECT_UNSUPPORTED NOT_IMPLEMENTED "connect_unsupported" "CONNECT is not supported"
 }
 
+/// What the checks need of the fields, gathered in one pass.
+#[derive(Default)]
+pub(crate) struct Framing<'a> {
+    host: Option<&'a [u8]>,
+    hosts: usize,
+    coding: Option<&'a [u8]>,
+    codings: usize,
+    has_length: bool,
+}
+
+impl<'a> Framing<'a> {
+    pub(crate) fn of(fields: &'a HeaderMap) -> Framing<'a> {
+        let mut framing = Framing::default();
+        for (name, value) in fields {
+            if *name == HOST {
+                framing.hosts += 1;
+                framing.host = Some(value.as_bytes());
+            } else if *name == TRANSFER_ENCODING {
+                framing.codings += 1;
+                framing.coding = Some(value.as_bytes());
+            } else if *name == CONTENT_LENGTH {
+                framing.has_length = true;
+            }
+        }
+        framing
+    }
+
+    /// Whether the body's length comes from a transfer coding.
+    pub(crate) fn has_coding(&self) -> bool {
+        self.codings > 0
+    }
+}
+
 /// What is wrong with the head, if anything. `raw` is what its bytes showed; over HTTP/2 there is nothing to show.
-pub(crate) fn check(head: &request::Parts, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
-    let http2 = head.version == Version::HTTP_2;
-    if head.headers.len() > limits.header_count_max {
+pub(crate) fn check<B>(request: &Request<B>, framing: &Framing<'_>, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
+    if request.headers().len() > limits.header_count_max {
         return Some(HeadFault::HEADERS_TOO_LARGE);
     }
     if raw.bare_lf {
         // RFC 9112 section 2.2 allows to accept it; a proxy that does not would see other fields than we do.
         return Some(HeadFault::LINE_ENDING_INVALID);
     }
-    transfer_encoding(&head.headers, raw, http2)
-        .or_else(|| target(&head.method, &head.uri, raw, limits))
-        .or_else(|| host(&head.headers, &head.uri, head.version))
+    let version = request.version();
+    transfer_encoding(framing, raw, version)
+        .or_else(|| target(request.method(), request.uri(), raw, limits))
+        .or_else(|| host(framing, request.uri(), version))
 }
 
-fn transfer_encoding(fields: &HeaderMap, raw: RawHead, http2: bool) -> Option<HeadFault> {
-    if !fields.contains_key(TRANSFER_ENCODING) {
-        return None;
-    }
-    let mut codings = fields.get_all(TRANSFER_ENCODING).iter();
-    let single = codings.next().filter(|_| codings.next().is_none());
+fn transfer_encoding(framing: &Framing<'_>, raw: RawHead, version: Version) -> Option<HeadFault> {
+    let coding = framing.coding?;
     // In HTTP/2 the field is connection-specific and malformed (RFC 9113 section 8.2.2); h2 refuses it already.
-    if http2 || !single.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+    if version == Version::HTTP_2 || framing.codings > 1 || !coding.eq_ignore_ascii_case(b"chunked") {
         return Some(HeadFault::TRANSFER_ENCODING_INVALID);
     }
     // A head whose bytes are not known may have had a length: closed rather than guessed.
-    (raw.unseen || raw.content_lengths > 0 || fields.contains_key(CONTENT_LENGTH)).then_some(HeadFault::LENGTH_AMBIGUOUS)
+    (raw.unseen || raw.content_lengths > 0 || framing.has_length).then_some(HeadFault::LENGTH_AMBIGUOUS)
 }
 
 /// The four forms of RFC 9112 section 3.2, of which an origin server serves two, and `*` for OPTIONS.
@@ -91,13 +120,12 @@ fn target(method: &Method, uri: &Uri, raw: RawHead, limits: &Limits) -> Option<H
     (!served || raw.fragment).then_some(HeadFault::TARGET_INVALID)
 }
 
-fn host(fields: &HeaderMap, uri: &Uri, version: Version) -> Option<HeadFault> {
-    let mut hosts = fields.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => Some(HeadFault::HOST_REPEATED),
-        (Some(host), None) => (!host_is_valid(host.as_bytes())).then_some(HeadFault::HOST_INVALID),
+fn host(framing: &Framing<'_>, uri: &Uri, version: Version) -> Option<HeadFault> {
+    match framing.host {
+        _ if framing.hosts > 1 => Some(HeadFault::HOST_REPEATED),
+        Some(host) => (!host_is_valid(host)).then_some(HeadFault::HOST_INVALID),
         // HTTP/2 has `:authority` instead; HTTP/1.0 knew no Host.
-        (None, None) => match version {
+        None => match version {
             Version::HTTP_2 => uri.authority().is_none().then_some(HeadFault::HOST_MISSING),
             Version::HTTP_11 => Some(HeadFault::HOST_MISSING),
             _ => None,
@@ -123,6 +151,22 @@ fn host_is_valid(value: &[u8]) -> bool {
     port_is_valid && host_name_is_valid(host)
 }
 
+/// `unreserved` and `sub-delims` of RFC 3986.
+static HOST_BYTES: [bool; 256] = {
+    let (mut table, marks, mut at) = ([false; 256], b"-._~!$&'()*+,;=", 0);
+    while at < 128 {
+        // Below 128, so it is a byte and an index.
+        table[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 fn host_name_is_valid(host: &[u8]) -> bool {
     match host {
         [] => false,
@@ -133,7 +177,7 @@ fn host_name_is_valid(host: &[u8]) -> bool {
                 rest = match (b, after) {
                     (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
                     (b'%', _) => return false,
-                    _ if b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(b) => after,
+                    _ if HOST_BYTES[usize::from(*b)] => after, // a byte has 256 values
                     _ => return false,
                 };
             }
@@ -166,16 +210,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> request::Parts {
+    fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request<()> {
         let mut request = http::Request::builder().method(method).uri(uri).version(Version::HTTP_11);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        request.body(()).unwrap().into_parts().0
+        request.body(()).unwrap()
+    }
+
+    fn judge(head: &Request<()>, raw: RawHead) -> Option<HeadFault> {
+        check(head, &Framing::of(head.headers()), raw, &Limits::default())
     }
 
     fn verdict(method: &str, uri: &str, fields: &[(&str, &str)]) -> Option<&'static str> {
-        check(&head(method, uri, fields), RawHead::default(), &Limits::default()).map(|fault| fault.code)
+        judge(&head(method, uri, fields), RawHead::default()).map(|fault| fault.code)
     }
 
     #[test]
@@ -202,8 +250,8 @@ mod tests {
     #[test]
     fn an_old_client_needs_no_host() {
         let mut old = head("GET", "/", &[]);
-        old.version = Version::HTTP_10;
-        assert_eq!(check(&old, RawHead::default(), &Limits::default()), None);
+        *old.version_mut() = Version::HTTP_10;
+        assert_eq!(judge(&old, RawHead::default()), None);
     }
 
     #[test]
@@ -220,7 +268,7 @@ mod tests {
     fn two_lengths_are_refused_and_so_is_an_unseen_head() {
         let chunked = head("POST", "/", &[("host", "a"), ("transfer-encoding", "chunked")]);
         for raw in [RawHead { content_lengths: 1, ..RawHead::default() }, RawHead { unseen: true, ..RawHead::default() }] {
-            assert_eq!(check(&chunked, raw, &Limits::default()), Some(HeadFault::LENGTH_AMBIGUOUS));
+            assert_eq!(judge(&chunked, raw), Some(HeadFault::LENGTH_AMBIGUOUS));
         }
     }
 

@@ -47,7 +47,11 @@ impl Tail {
             return;
         }
         let keep = if fresh { 0 } else { self.unclaimed.min(TAIL_BYTES_MAX.saturating_sub(new.len())) };
-        self.bytes.drain(..self.bytes.len() - keep);
+        if keep == 0 {
+            self.bytes.clear();
+        } else {
+            self.bytes.drain(..self.bytes.len() - keep);
+        }
         if self.bytes.capacity() > 2 * BUFFER_BYTES_MAX {
             self.bytes.shrink_to(BUFFER_BYTES_MAX);
         }
@@ -62,51 +66,88 @@ impl Tail {
         self.unclaimed = 0;
     }
 
-    /// Looks at the head that hyper has just parsed into `fields`. Counting `Content-Length` lines is for the rare request
-    /// that has a `Transfer-Encoding`.
-    pub(crate) fn claim(&mut self, fields: &HeaderMap, count_lengths: bool) -> RawHead {
-        let Some((start, end)) = self.find(fields) else {
+    /// Looks at the head that hyper has just parsed into `fields`. `closely`: count `Content-Length` lines, too, which is for the
+    /// rare request that has a `Transfer-Encoding`.
+    pub(crate) fn claim(&mut self, fields: &HeaderMap, closely: bool) -> RawHead {
+        let Some(found) = self.find(fields) else {
             return RawHead { unseen: true, ..RawHead::default() };
         };
-        self.unclaimed = self.bytes.len() - end;
-        let head = self.bytes.get(start..end).unwrap_or_default();
-        // Two plain counts, which the compiler turns into vector code: as many CR LF as LF, or there is a bare one.
-        let feeds = head.iter().filter(|b| **b == b'\n').count();
-        let pairs = head.iter().zip(head.iter().skip(1)).filter(|(a, b)| **a == b'\r' && **b == b'\n').count();
-        let mut lines = head.split(|b| *b == b'\n');
+        self.unclaimed = self.bytes.len() - found.end;
+        let before = self.bytes.get(..found.first).unwrap_or_default();
+        if !closely && !found.gaps {
+            // Every line is known: the request line, then one for each value.
+            let line = before.iter().rposition(|b| *b == b'\n').and_then(|feed| before.get(..feed)).unwrap_or_default();
+            return RawHead { bare_lf: found.bare_lf || !line.ends_with(b"\r"), fragment: has_fragment(line), ..RawHead::default() };
+        }
+        let head = self.bytes.get(start_of_head(before)..found.end).unwrap_or_default();
+        let bare = |at: usize| at == 0 || head.get(at - 1) != Some(&b'\r');
         RawHead {
             unseen: false,
-            bare_lf: feeds != pairs,
-            fragment: lines.next().is_some_and(|line| line.contains(&b'#')),
-            content_lengths: if count_lengths { lines.filter(|line| is_content_length(line)).count() } else { 0 },
+            bare_lf: head.iter().enumerate().any(|(at, b)| *b == b'\n' && bare(at)),
+            fragment: head.split(|b| *b == b'\n').next().is_some_and(has_fragment),
+            content_lengths: head.split(|b| *b == b'\n').filter(|line| is_content_length(line)).count(),
         }
     }
 
     /// Where in `bytes` the head lies that `fields` were parsed from.
-    fn find(&self, fields: &HeaderMap) -> Option<(usize, usize)> {
+    fn find(&self, fields: &HeaderMap) -> Option<Found> {
         let mut first: Option<(usize, &[u8])> = None;
-        let mut last_end = 0;
-        for value in fields.values().map(http::HeaderValue::as_bytes).filter(|v| !v.is_empty()) {
-            let at = value.as_ptr() as usize;
-            last_end = last_end.max(at + value.len());
+        let (mut behind, mut gaps, mut bare_lf) = (0, false, false);
+        let place = |address: usize| self.bytes.len().checked_sub(self.end.checked_sub(address)?);
+        for value in fields.values().map(http::HeaderValue::as_bytes) {
+            if value.is_empty() {
+                // An empty slice points nowhere.
+                gaps = true;
+                continue;
+            }
+            let at = place(value.as_ptr() as usize)?;
+            let rest = self.bytes.get(at + value.len()..)?;
+            bare_lf |= match rest {
+                [b'\r', ..] => false,
+                // White space at the end of a line is not part of its value.
+                _ => rest.iter().find(|b| !b" \t".contains(b)) != Some(&b'\r'),
+            };
+            behind = behind.max(at + value.len());
             if first.is_none_or(|(known, _)| at < known) {
                 first = Some((at, value));
             }
         }
-        let (first_at, first_value) = first?;
-        let place = |address: usize| self.bytes.len().checked_sub(self.end.checked_sub(address)?);
-        let (at, behind) = (place(first_at)?, place(last_end)?);
-        if self.bytes.get(at..at + first_value.len()) != Some(first_value) {
+        let (first, value) = first?;
+        if self.bytes.get(first..first + value.len()) != Some(value) {
             return None;
         }
-        let end = behind + end_of_head(self.bytes.get(behind..)?)?;
-        Some((start_of_head(self.bytes.get(..at)?), end))
+        let rest = self.bytes.get(behind..)?;
+        if rest.starts_with(b"\r\n\r\n") {
+            return Some(Found { first, end: behind + 4, gaps, bare_lf });
+        }
+        // Something stands behind the last value: white space, lines that were dropped, or line ends of another kind.
+        Some(Found { first, end: behind + end_of_head(rest)?, gaps: true, bare_lf })
     }
 
     /// The bytes that no head has claimed: what hyper could not parse, when it has just said so.
     pub(crate) fn unclaimed(&self) -> &[u8] {
         self.bytes.get(self.bytes.len() - self.unclaimed..).unwrap_or_default()
     }
+}
+
+/// Where a head was found.
+struct Found {
+    /// The beginning of its first value.
+    first: usize,
+    /// Behind its empty line.
+    end: usize,
+    /// It may have lines that the fields do not show.
+    gaps: bool,
+    /// A line of a field ends with a bare LF.
+    bare_lf: bool,
+}
+
+/// Whether the target of a request line, the part between its last two spaces, contains `#`.
+fn has_fragment(line: &[u8]) -> bool {
+    const VERSION_BYTES: usize = " HTTP/1.1".len();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let target = line.get(..line.len().saturating_sub(VERSION_BYTES)).unwrap_or_default();
+    target.iter().rev().take_while(|b| **b != b' ').any(|b| *b == b'#')
 }
 
 fn is_content_length(line: &[u8]) -> bool {
@@ -192,7 +233,18 @@ mod tests {
 
     #[test]
     fn bare_line_feeds_and_fragments_are_seen() {
-        assert!(claim("GET / HTTP/1.1\nHost: hhh\r\n\r\n", &["hhh"]).0.bare_lf);
+        for raw in [
+            "GET / HTTP/1.1\nHost: hhh\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: hhh\n\r\n",
+            "GET / HTTP/1.1\r\nHost: hhh \t\n\r\n",
+            "GET / HTTP/1.1\r\nX:\nHost: hhh\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: hhh\r\nX:\n\r\n",
+        ] {
+            assert!(claim(raw, &["hhh"]).0.bare_lf, "{raw:?}");
+        }
+        for raw in ["GET / HTTP/1.1\r\nHost: hhh \r\n\r\n\n", "b#\nGET / HTTP/1.1\r\nX:\r\nHost: hhh\r\nX:\r\n\r\n"] {
+            assert_eq!(claim(raw, &["hhh"]).0, RawHead::default(), "{raw:?}");
+        }
         assert!(claim("GET / HTTP/1.1\r\nHost: hhh\r\n\n", &["hhh"]).0.bare_lf);
         assert!(claim("GET /#a HTTP/1.1\r\nHost: hhh\r\n\r\n", &["hhh"]).0.fragment);
         assert_eq!(claim("GET / HTTP/1.1\r\nHost: hhh\r\nX: #\r\n\r\n", &["hhh"]).0, RawHead::default());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::deadline::Ms;
+use super::drain::Drain;
 use super::limits::Limits;
 use super::shared::Shared;
 
@@ -70,7 +71,7 @@ pub(crate) struct Seat {
 impl Registry {
     /// Gives a new connection its place. Over a cap the connection that has waited longest for its client gives way; if
     /// all are being served, the new one is refused.
-    pub(crate) fn admit(self: &Arc<Registry>, addr: SocketAddr, limits: &Limits) -> Result<Seat, Refusal> {
+    pub(crate) fn admit(self: &Arc<Registry>, addr: SocketAddr, limits: &Limits, drain: &Drain) -> Result<Seat, Refusal> {
         let trusted = (limits.trusted)(addr.ip());
         let key = Neighbourhood::from(addr.ip());
         let mut inner = self.lock();
@@ -80,7 +81,7 @@ impl Registry {
         } else if inner.open >= limits.connections_max {
             inner.evict(None).ok_or(Refusal::Total)?;
         }
-        let shared = Arc::new(Shared::new(addr, trusted));
+        let shared = Arc::new(Shared::new(addr, trusted, drain.clone()));
         let slot = inner.free.pop().unwrap_or_else(|| {
             inner.slots.push(None);
             inner.slots.len() - 1
@@ -193,7 +194,7 @@ mod tests {
     }
 
     fn seat(registry: &Arc<Registry>, addr: &str, limits: &Limits) -> Result<Seat, Refusal> {
-        let seat = registry.admit(addr.parse().unwrap(), limits)?;
+        let seat = registry.admit(addr.parse().unwrap(), limits, &Drain::new())?;
         seat.shared.in_flight.store(1, Relaxed);
         Ok(seat)
     }

@@ -13,12 +13,14 @@ use std::time::Instant;
 use hyper::body::Incoming;
 
 use super::deadline::{Ms, Sight};
+use super::drain::Drain;
 use super::raw::Tail;
 
 /// The state of one connection.
 pub(crate) struct Shared {
     pub(crate) addr: SocketAddr,
     pub(crate) trusted: bool,
+    pub(crate) drain: Drain,
     opened: Instant,
     pub(crate) http2: AtomicBool,
     pub(crate) in_flight: AtomicU32,
@@ -50,10 +52,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(addr: SocketAddr, trusted: bool) -> Shared {
+    pub(crate) fn new(addr: SocketAddr, trusted: bool, drain: Drain) -> Shared {
         Shared {
             addr,
             trusted,
+            drain,
             opened: Instant::now(),
             http2: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
@@ -85,8 +88,8 @@ impl Shared {
 
     /// `instant` in milliseconds since the connection was opened, at least 1.
     pub(crate) fn at(&self, instant: Instant) -> Ms {
-        let passed = instant.saturating_duration_since(self.opened).as_millis();
-        u64::try_from(passed).unwrap_or(u64::MAX).saturating_add(1)
+        let passed = instant.saturating_duration_since(self.opened);
+        passed.as_secs() * 1000 + u64::from(passed.subsec_millis()) + 1
     }
 
     pub(crate) fn instant(&self, at: Ms) -> Instant {
@@ -119,8 +122,12 @@ impl Shared {
 
     /// A request reached the service.
     pub(crate) fn request_began(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
-        self.served.fetch_add(1, Relaxed);
+        self.served.store(self.served.load(Relaxed) + 1, Relaxed);
+        if self.is_http2() {
+            self.in_flight.fetch_add(1, Relaxed);
+        } else {
+            self.in_flight.store(1, Relaxed);
+        }
         self.unparsed.store(false, Relaxed);
         self.head_began.store(0, Relaxed);
     }
@@ -130,7 +137,11 @@ impl Shared {
         self.dirty.store(true, Relaxed);
         self.unparsed.store(false, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
-        self.in_flight.fetch_sub(1, Relaxed);
+        if self.is_http2() {
+            self.in_flight.fetch_sub(1, Relaxed);
+        } else {
+            self.in_flight.store(0, Relaxed);
+        }
     }
 
     /// The socket takes no more bytes for now.

@@ -148,6 +148,10 @@ impl Seen {
             // The answer to HEAD has the header fields of GET and no body (RFC 9110, 9.3.2).
             *response.body_mut() = if self.method == Method::HEAD { Body::empty() } else { Body::from(body) };
         }
+        if self.context.account().is_some() && !response.headers().contains_key(header::CACHE_CONTROL) {
+            // What one caller may see, no shared cache may keep for the next (RFC 9111, 3.5 would allow it under some headers).
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         response.headers_mut().insert(REQUEST_ID, self.context.id.header());
         self.end(Some(status), report.as_ref().map(|report| &*report.0));
         response
