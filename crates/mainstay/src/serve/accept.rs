@@ -49,8 +49,8 @@ pub(crate) struct Tally {
 impl Tally {
     /// Notes the end of a connection; `cause` is `None` when the protocol ended it.
     pub(crate) fn closed(&self, cause: Option<Cause>) {
-        counter!("connections_closed_total", "reason" => cause.map_or("finished", Cause::label)).increment(1);
-        gauge!("connections_open").decrement(1.0);
+        counter!("mainstay_connections_closed_total", "reason" => cause.map_or("finished", Cause::label)).increment(1);
+        gauge!("mainstay_connections_open").decrement(1.0);
     }
 
     /// Notes what a connection takes with it that ends for `cause`; called while it is still there.
@@ -118,7 +118,7 @@ pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, 
             Err(error) => {
                 // No descriptors, no memory: an idle connection gives its own back, and the rest waits in the kernel's queue.
                 tracing::warn!(%error, pause_ms = pause.as_millis(), "accept failed");
-                counter!("connections_accept_errors_total").increment(1);
+                counter!("mainstay_connections_accept_errors_total").increment(1);
                 registry.evict_any();
                 tokio::select! {
                     () = drain.begun() => break,
@@ -148,13 +148,13 @@ fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Ar
     match registry.admit(addr, &common.limits, &common.drain) {
         Ok(seat) => {
             common.tally.accepted.fetch_add(1, Relaxed);
-            counter!("connections_accepted_total").increment(1);
-            gauge!("connections_open").increment(1.0);
+            counter!("mainstay_connections_accepted_total").increment(1);
+            gauge!("mainstay_connections_open").increment(1.0);
             tokio::spawn(connection::run(stream, seat, service.clone(), Arc::clone(common)));
         }
         Err(refusal) => {
             common.tally.refused.fetch_add(1, Relaxed);
-            counter!("connections_refused_total", "reason" => refusal.label()).increment(1);
+            counter!("mainstay_connections_refused_total", "reason" => refusal.label()).increment(1);
         }
     }
 }

@@ -27,6 +27,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// After the grace a body needs a second for each of these bytes at most: 500 B/s is what Apache's mod_reqtimeout asks for by default.
 const BYTES_PER_S_MIN: u64 = 500;
 
+/// What a chunk costs on the wire beside its data: a digit and two line ends at least (RFC 9112, 7.1).
+const CHUNK_OVERHEAD_BYTES: u64 = 5;
+/// A body of chunks of a byte each is six times its size on the wire. What comes may be twice the limit and this much more, then it is too large.
+const CHUNK_OVERHEAD_FREE: u64 = 64 * 1024;
+
 /// The layer.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimit {
@@ -82,7 +87,9 @@ where
             return Shortcut::now(error.with_header(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity")).closing().into_response());
         }
         let bytes_max = self.bytes_max;
-        Shortcut::later(self.inner.call(request.map(|body| Body::new(Measured { body, bytes: 0, bytes_max, begun: None, timer: None }))))
+        let chunk_overhead = if request.body().size_hint().exact().is_some() { 0 } else { CHUNK_OVERHEAD_BYTES };
+        let measured = |body| Measured { body, bytes: 0, wire: 0, chunk_overhead, bytes_max, begun: None, timer: None };
+        Shortcut::later(self.inner.call(request.map(|body| Body::new(measured(body)))))
     }
 }
 
@@ -122,6 +129,8 @@ pin_project! {
     struct Measured {
         #[pin] body: Body,
         bytes: u64,
+        wire: u64,
+        chunk_overhead: u64,
         bytes_max: u64,
         begun: Option<Instant>,
         #[pin] timer: Option<Sleep>,
@@ -136,8 +145,10 @@ impl HttpBody for Measured {
         let mut this = self.project();
         match this.body.poll_frame(task) {
             Poll::Ready(Some(Ok(frame))) => {
-                *this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                let within = *this.bytes <= *this.bytes_max;
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                *this.bytes += length;
+                *this.wire += length + *this.chunk_overhead;
+                let within = *this.bytes <= *this.bytes_max && *this.wire <= 2 * *this.bytes_max + CHUNK_OVERHEAD_FREE;
                 Poll::Ready(Some(if within { Ok(frame) } else { Err(axum::Error::new(BodyFault::TooLarge)) }))
             }
             Poll::Ready(end) => Poll::Ready(end),
