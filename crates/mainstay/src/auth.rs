@@ -5,7 +5,7 @@ pub mod password;
 pub mod role;
 pub mod token;
 
-pub use caller::{Accounts, Admin, Auth, Editor, SignedIn};
+pub use caller::{Accounts, Admin, Auth, Editor, RoleFuture, SignedIn};
 pub use password::Passwords;
 pub use role::Role;
 pub use token::{Claims, Tokens};

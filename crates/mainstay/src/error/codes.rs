@@ -79,6 +79,8 @@ table! {
     HEADERS_TOO_LARGE = "headers_too_large", 431, "Request header fields are too large";
     /// Something went wrong that is nobody's business outside.
     INTERNAL = "internal_error", 500, "Internal server error";
+    /// The method is not one that any route has.
+    NOT_IMPLEMENTED = "not_implemented", 501, "Method is not supported";
     /// More work than the service takes at once.
     OVERLOADED = "overloaded", 503, "The service is busy, please try again later";
     /// The database does not answer, or has no connection to spare.
@@ -102,6 +104,7 @@ pub fn for_status(status: StatusCode) -> &'static Code {
         415 => &UNSUPPORTED_MEDIA_TYPE,
         429 => &RATE_LIMITED,
         431 => &HEADERS_TOO_LARGE,
+        501 => &NOT_IMPLEMENTED,
         503 => &OVERLOADED,
         504 => &DEADLINE_EXCEEDED,
         400..=499 => &MALFORMED_REQUEST,

@@ -1,6 +1,6 @@
 //! The two forms of an error on the wire, written from the same value.
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -106,8 +106,8 @@ pub struct ProblemBody {
 }
 
 impl Error {
-    /// The body of the answer.
-    pub(crate) fn render(&self, form: Form, detail: Detail, request_id: &str, timestamp: Timestamp) -> Vec<u8> {
+    /// The body of the answer. `status` is the one on the status line, which RFC 9457, 3.1.2 wants repeated.
+    pub(crate) fn render(&self, status: StatusCode, form: Form, detail: Detail, request_id: &str, timestamp: Timestamp) -> Vec<u8> {
         let code = self.code();
         let request_id = request_id.to_owned();
         let causes = if detail == Detail::Causes { self.causes() } else { Vec::new() };
@@ -117,7 +117,7 @@ impl Error {
             Form::Problem => serde_json::to_vec(&ProblemBody {
                 kind: format!("urn:mainstay:error:{}", code.name),
                 title: code.message,
-                status: code.status.as_u16(),
+                status: status.as_u16(),
                 detail: message,
                 code: code.name,
                 errors,
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn causes_are_told_in_development_only() {
         let error = Error::new(&codes::INTERNAL).caused_by("the disk is on fire");
-        let told = |detail| String::from_utf8(error.render(Form::Envelope, detail, "id", Timestamp::UNIX_EPOCH)).unwrap();
+        let told = |detail| String::from_utf8(error.render(error.status(), Form::Envelope, detail, "id", Timestamp::UNIX_EPOCH)).unwrap();
         assert!(told(Detail::Causes).contains("the disk is on fire"));
         assert!(!told(Detail::Message).contains("fire"));
     }
@@ -161,7 +161,8 @@ mod tests {
     fn both_forms_tell_the_same() {
         let error = Error::new(&codes::VALIDATION_FAILED).with_field("email", "required", "is required");
         for form in [Form::Envelope, Form::Problem] {
-            let body: serde_json::Value = serde_json::from_slice(&error.render(form, Detail::Message, "r-1", Timestamp::UNIX_EPOCH)).unwrap();
+            let body: serde_json::Value =
+                serde_json::from_slice(&error.render(error.status(), form, Detail::Message, "r-1", Timestamp::UNIX_EPOCH)).unwrap();
             assert_eq!(body["code"], "validation_failed");
             assert_eq!(body["errors"][0]["field"], "email");
             assert_eq!(body["request_id"], "r-1");

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as Task, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tower::{Layer, Service};
 
-use super::shortcut::Shortcut;
-use crate::error::{Error, codes};
+use super::shortcut::{Amend, Amendment, Shortcut};
+use crate::error::{Error, Report, codes};
 
 /// A body may rest this long in all before its pace counts: longer than any honest stall of a mobile network that recovers.
 const GRACE: Duration = Duration::from_secs(10);
@@ -36,19 +37,32 @@ const CHUNK_OVERHEAD_FREE: u64 = 64 * 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct BodyLimit {
     bytes_max: u64,
+    pace: Pace,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    grace: Duration,
+    bytes_per_s_min: u64,
 }
 
 impl BodyLimit {
-    /// Bodies of at most this many bytes.
+    /// Bodies of at most this many bytes, at 500 bytes a second or more after a grace of 10 s.
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max: bytes_max as u64 }
+        Self { bytes_max: bytes_max as u64, pace: Pace { grace: GRACE, bytes_per_s_min: BYTES_PER_S_MIN } }
+    }
+
+    /// Another pace: a body that is still not there after `grace`, and a second more for each `bytes_per_s_min` bytes (at least 1) that have come, is a 408.
+    #[must_use]
+    pub fn with_pace(self, grace: Duration, bytes_per_s_min: u64) -> Self {
+        Self { pace: Pace { grace, bytes_per_s_min: bytes_per_s_min.max(1) }, ..self }
     }
 }
 
 impl<S> Layer<S> for BodyLimit {
     type Service = BodyLimited<S>;
     fn layer(&self, inner: S) -> BodyLimited<S> {
-        BodyLimited { inner, bytes_max: self.bytes_max }
+        BodyLimited { inner, limit: *self }
     }
 }
 
@@ -56,7 +70,7 @@ impl<S> Layer<S> for BodyLimit {
 #[derive(Debug, Clone)]
 pub struct BodyLimited<S> {
     inner: S,
-    bytes_max: u64,
+    limit: BodyLimit,
 }
 
 impl<S> Service<Request<Body>> for BodyLimited<S>
@@ -65,7 +79,7 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Shortcut<S::Future>;
+    type Future = Shortcut<Amend<S::Future, Option<Noted>>>;
 
     fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(task)
@@ -73,10 +87,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if request.body().is_end_stream() {
-            return Shortcut::later(self.inner.call(request));
+            return Shortcut::later(Amend::new(self.inner.call(request), None));
         }
         // hyper refuses a `Content-Length` that is no number, so the hint is the header's word.
-        if request.body().size_hint().lower() > self.bytes_max {
+        if request.body().size_hint().lower() > self.limit.bytes_max {
             return Shortcut::now(BodyFault::TooLarge.into_error().into_response());
         }
         if let Some(coding) = request.headers().get(header::CONTENT_ENCODING)
@@ -86,10 +100,11 @@ where
             // RFC 9110, 12.5.3: the answer says which codings would do.
             return Shortcut::now(error.with_header(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity")).closing().into_response());
         }
-        let bytes_max = self.bytes_max;
+        let (limit, noted) = (self.limit, Noted::default());
+        let fault = noted.0.clone();
         let chunk_overhead = if request.body().size_hint().exact().is_some() { 0 } else { CHUNK_OVERHEAD_BYTES };
-        let measured = |body| Measured { body, bytes: 0, wire: 0, chunk_overhead, bytes_max, begun: None, timer: None };
-        Shortcut::later(self.inner.call(request.map(|body| Body::new(measured(body)))))
+        let measured = |body| Measured { body, bytes: 0, wire: 0, chunk_overhead, limit, fault, begun: None, timer: None };
+        Shortcut::later(Amend::new(self.inner.call(request.map(|body| Body::new(measured(body)))), Some(noted)))
     }
 }
 
@@ -124,6 +139,23 @@ impl fmt::Display for BodyFault {
 
 impl std::error::Error for BodyFault {}
 
+/// Why the body was cut off, for handlers that read it with something else than [`crate::extract`]: axum's own extractors call every failure a 400.
+#[derive(Debug, Default)]
+pub struct Noted(Arc<OnceLock<BodyFault>>);
+
+impl Amendment for Option<Noted> {
+    fn amend(self, response: &mut Response) {
+        let failed = response.status().is_client_error() || response.status().is_server_error();
+        // An answer that is one of our errors already says what its handler wants to say.
+        if let Some(fault) = self.as_ref().and_then(|noted| noted.0.get())
+            && failed
+            && response.extensions().get::<Report>().is_none()
+        {
+            *response = fault.into_error().into_response();
+        }
+    }
+}
+
 pin_project! {
     /// A body that is counted and timed while it streams.
     struct Measured {
@@ -131,10 +163,17 @@ pin_project! {
         bytes: u64,
         wire: u64,
         chunk_overhead: u64,
-        bytes_max: u64,
+        limit: BodyLimit,
+        fault: Arc<OnceLock<BodyFault>>,
         begun: Option<Instant>,
         #[pin] timer: Option<Sleep>,
     }
+}
+
+fn note(noted: &OnceLock<BodyFault>, fault: BodyFault) -> axum::Error {
+    // The first fault stands.
+    let _ = noted.set(fault);
+    axum::Error::new(fault)
 }
 
 impl HttpBody for Measured {
@@ -148,13 +187,15 @@ impl HttpBody for Measured {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
                 *this.bytes += length;
                 *this.wire += length + *this.chunk_overhead;
-                let within = *this.bytes <= *this.bytes_max && *this.wire <= 2 * *this.bytes_max + CHUNK_OVERHEAD_FREE;
-                Poll::Ready(Some(if within { Ok(frame) } else { Err(axum::Error::new(BodyFault::TooLarge)) }))
+                let bytes_max = this.limit.bytes_max;
+                let within = *this.bytes <= bytes_max && *this.wire <= bytes_max.saturating_mul(2).saturating_add(CHUNK_OVERHEAD_FREE);
+                Poll::Ready(Some(if within { Ok(frame) } else { Err(note(this.fault, BodyFault::TooLarge)) }))
             }
             Poll::Ready(end) => Poll::Ready(end),
             Poll::Pending => {
                 let begun = *this.begun.get_or_insert_with(Instant::now);
-                let due = begun + GRACE + Duration::from_secs(*this.bytes / BYTES_PER_S_MIN);
+                let Pace { grace, bytes_per_s_min } = this.limit.pace;
+                let due = begun + grace + Duration::from_secs(*this.bytes / bytes_per_s_min);
                 if this.timer.is_none() {
                     this.timer.set(Some(sleep_until(due.into())));
                 }
@@ -164,7 +205,7 @@ impl HttpBody for Measured {
                     }
                     // The timer was set when fewer bytes had come: it is due again later, or the body is too slow.
                     if due <= Instant::now() {
-                        return Poll::Ready(Some(Err(axum::Error::new(BodyFault::TooSlow))));
+                        return Poll::Ready(Some(Err(note(this.fault, BodyFault::TooSlow))));
                     }
                     this.timer.set(Some(sleep_until(due.into())));
                 }

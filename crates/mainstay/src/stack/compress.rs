@@ -20,8 +20,8 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::compression::{Compression, ResponseFuture};
 
 const X_NO_COMPRESSION: HeaderName = HeaderName::from_static("x-no-compression");
-/// Below a packet's payload nothing is gained by making it smaller.
-const BYTES_MIN: u64 = 1024;
+/// Up to this a body fits into a packet as it is: nothing is gained by making it smaller.
+const PLAIN_BYTES_MAX: u64 = 1024;
 
 /// Marks an answer, in its extensions, that must not be compressed because it holds a secret.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +117,8 @@ impl Predicate for Worthwhile {
         let svg = media.starts_with("image/svg");
         let packed = ["font/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd", "application/octet-stream"];
         let shrinks = svg || (!media.is_empty() && !packed.iter().any(|prefix| media.starts_with(prefix)) && types.should_compress(response));
-        shrinks && response.extensions().get::<Never>().is_none() && SizeAbove::new(BYTES_MIN).should_compress(response)
+        shrinks && response.extensions().get::<Never>().is_none() && // `SizeAbove` means from this size on.
+            SizeAbove::new(PLAIN_BYTES_MAX + 1).should_compress(response)
     }
 }
 

@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 
 use super::shortcut::{Amend, Amendment, Shortcut};
 use crate::config::Origins;
+use crate::serve::Peer;
 
 /// Answers of a day are few enough, and Chromium keeps none longer than two hours anyway.
 const MAX_AGE_S: &str = "86400";
@@ -120,8 +121,9 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let origin = request.headers().get(header::ORIGIN);
         let grant = self.rules.headers(origin);
-        let preflight =
-            request.method() == Method::OPTIONS && origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let well_formed = request.extensions().get::<Peer>().is_none_or(|peer| peer.fault.is_none());
+        let asks = origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let preflight = request.method() == Method::OPTIONS && asks && well_formed;
         if preflight {
             Shortcut::now(answer_preflight(request.headers(), grant))
         } else {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -134,15 +134,11 @@ impl Seen {
             let error = Error::new(codes::for_status(status));
             let foreign = std::mem::replace(&mut response, error.into_response());
             *response.status_mut() = status;
-            for (name, value) in foreign.headers() {
-                if ![header::CONTENT_TYPE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name) {
-                    response.headers_mut().insert(name, value.clone());
-                }
-            }
+            keep_fields(response.headers_mut(), foreign.into_parts().0.headers);
             report = response.extensions_mut().remove::<Report>();
         }
         if let Some(Report(error)) = &report {
-            let body = error.render(self.context.form, self.shared.detail, self.context.id.as_str(), self.shared.clock.now());
+            let body = error.render(status, self.context.form, self.shared.detail, self.context.id.as_str(), self.shared.clock.now());
             response.headers_mut().insert(header::CONTENT_TYPE, self.context.form.content_type());
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             // The answer to HEAD has the header fields of GET and no body (RFC 9110, 9.3.2).
@@ -155,6 +151,26 @@ impl Seen {
         response.headers_mut().insert(REQUEST_ID, self.context.id.header());
         self.end(Some(status), report.as_ref().map(|report| &*report.0));
         response
+    }
+}
+
+/// The fields of an answer whose words are replaced, all values of each: they stand, unless they describe those words (RFC 9110, 8).
+fn keep_fields(headers: &mut HeaderMap, foreign: HeaderMap) {
+    let words = [header::TRANSFER_ENCODING, header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES];
+    let mut last = None;
+    for (name, value) in foreign {
+        match (name, &last) {
+            (Some(name), _) => {
+                last = None;
+                if !words.contains(&name) && !name.as_str().starts_with("content-") {
+                    headers.insert(name.clone(), value);
+                    last = Some(name);
+                }
+            }
+            // `None` means a further value of the last name.
+            (None, Some(name)) => drop(headers.append(name.clone(), value)),
+            (None, None) => {}
+        }
     }
 }
 

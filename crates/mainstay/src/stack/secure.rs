@@ -35,6 +35,8 @@ const HEADERS: [(HeaderName, &str); 11] = [
     (header::X_XSS_PROTECTION, "0"),
 ];
 
+const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct SecureHeaders {
@@ -119,6 +121,7 @@ impl Amendment for Add {
         }
         // Nothing says which software answers.
         headers.remove(header::SERVER);
+        headers.remove(X_POWERED_BY);
     }
 }
 
@@ -133,11 +136,12 @@ mod tests {
         response.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static("b=2"));
         response.headers_mut().insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         response.headers_mut().insert(header::SERVER, HeaderValue::from_static("secret/1.0"));
+        response.headers_mut().insert(X_POWERED_BY, HeaderValue::from_static("secret"));
         let SecureHeaders { headers } = SecureHeaders::new(ContentPolicy::Documents);
         Add { headers, page: false }.amend(&mut response);
         assert_eq!(response.headers().get_all(header::SET_COOKIE).iter().count(), 2);
         assert_eq!(response.headers()[header::X_FRAME_OPTIONS], "DENY");
         assert_eq!(response.headers()[header::X_XSS_PROTECTION], "0");
-        assert!(!response.headers().contains_key(header::SERVER));
+        assert!(!response.headers().contains_key(header::SERVER) && !response.headers().contains_key(X_POWERED_BY));
     }
 }
