@@ -4,8 +4,8 @@
 //! observe > panic barrier > security headers > CORS > compression > conformance > deadline > overload > rate limit > body limit > routes
 //! ```
 //!
-//! [`from_the_street`] opens a stack, [`Stack::enter`] adds the next layer inside the last one, [`Stack::around`] closes it around the routes and
-//! exists only when the innermost layer is in. The order is written in `stack/order.rs`, once. All layers are one concrete service type: nothing is
+//! [`from_the_street`] opens a stack, [`Stack::enter`] adds the next layer inside the last one, [`Stack::around`] closes it around the routes
+//! once the innermost layer is in. The order is written in `stack/order.rs`, once. All layers are one concrete service type: nothing is
 //! boxed between the socket and the router.
 
 pub mod body_limit;
@@ -70,12 +70,11 @@ impl<Layers, Last> Stack<Layers, Last> {
         let layer = layer.map_or_else(|| Either::Right(Identity::new()), Either::Left);
         Stack { layers: Nested::new(layer, self.layers), last: PhantomData }
     }
-}
 
-impl<Layers> Stack<Layers, Innermost> {
-    /// Closes the stack around the routes.
+    /// Closes the stack around the routes, once its innermost layer is in.
     pub fn around(self, routes: Routes) -> Layers::Service
     where
+        Last: Innermost,
         Layers: Layer<Routes>,
     {
         self.layers.layer(routes)

@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_util::future::Either;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -69,7 +69,8 @@ where
             Some(coding) => {
                 // One coding, chosen here: the library answers 406 to `identity;q=0`, and a 406 helps nobody.
                 request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
-                Either::Right(Smaller { future: self.compressed.call(request) })
+                let head = (request.method() == Method::HEAD).then_some(coding);
+                Either::Right(Smaller { future: self.compressed.call(request), head })
             }
         }
     }
@@ -112,13 +113,31 @@ pub struct Worthwhile;
 
 impl Predicate for Worthwhile {
     fn should_compress<B: http_body::Body>(&self, response: &http::Response<B>) -> bool {
-        let types = NotForContentType::IMAGES.and(NotForContentType::GRPC).and(NotForContentType::SSE);
-        let media = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let svg = media.starts_with("image/svg");
-        let packed = ["font/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd", "application/octet-stream"];
-        let shrinks = svg || (!media.is_empty() && !packed.iter().any(|prefix| media.starts_with(prefix)) && types.should_compress(response));
-        shrinks && response.extensions().get::<Never>().is_none() && // `SizeAbove` means from this size on.
-            SizeAbove::new(PLAIN_BYTES_MAX + 1).should_compress(response)
+        // `SizeAbove` means from this size on.
+        shrinks(response) && SizeAbove::new(PLAIN_BYTES_MAX + 1).should_compress(response)
+    }
+}
+
+/// Is it of a type that shrinks, and no secret?
+fn shrinks<B: http_body::Body>(response: &http::Response<B>) -> bool {
+    let types = NotForContentType::IMAGES.and(NotForContentType::GRPC).and(NotForContentType::SSE);
+    let media = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let svg = media.starts_with("image/svg");
+    let packed = ["font/", "video/", "audio/", "application/zip", "application/gzip", "application/zstd", "application/octet-stream"];
+    let shrinks = svg || (!media.is_empty() && !packed.iter().any(|prefix| media.starts_with(prefix)) && types.should_compress(response));
+    shrinks && response.extensions().get::<Never>().is_none()
+}
+
+/// Gives the answer to HEAD the fields of GET: its coding, and no length, because that is known only after compressing (RFC 9110, 8.6 forbids any other).
+fn describe_get(response: &mut Response, coding: &'static str) {
+    let headers = response.headers();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let as_it_is = headers.contains_key(header::CONTENT_ENCODING) || headers.contains_key(header::CONTENT_RANGE);
+    if !as_it_is && length.is_none_or(|bytes| bytes > PLAIN_BYTES_MAX) && shrinks(response) {
+        let headers = response.headers_mut();
+        headers.remove(header::CONTENT_LENGTH);
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
 }
 
@@ -130,6 +149,7 @@ pin_project! {
     pub struct Smaller<F> {
         #[pin]
         future: ResponseFuture<F, Worthwhile>,
+        head: Option<&'static str>,
     }
 }
 
@@ -137,8 +157,13 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Smaller<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
-        let Ok(response) = ready!(self.project().future.poll(task));
-        Poll::Ready(Ok(response.map(Body::new)))
+        let this = self.project();
+        let Ok(response) = ready!(this.future.poll(task));
+        let mut response = response.map(Body::new);
+        if let Some(coding) = *this.head {
+            describe_get(&mut response, coding);
+        }
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -37,5 +37,15 @@ impl InsideOf<Overload> for RateLimit {}
 // Innermost: every byte that a handler reads has passed here.
 impl InsideOf<RateLimit> for BodyLimit {}
 
-/// The last layer before the routes.
-pub type Innermost = BodyLimit;
+/// Says that a stack may be closed around the routes inside this layer.
+///
+/// A layer of your own that stands inside the body limit takes its place as the innermost with `impl InsideOf<BodyLimit> for Mine {}` and
+/// `impl Innermost for Mine {}`.
+#[diagnostic::on_unimplemented(
+    message = "the stack is not complete: `{Self}` is not its innermost layer",
+    label = "layers are missing between `{Self}` and the routes",
+    note = "the one legal order is written in stack/order.rs: observe, panic barrier, security headers, CORS, compression, conformance, deadline, overload, rate limit, body limit"
+)]
+pub trait Innermost {}
+
+impl Innermost for BodyLimit {}

@@ -1,0 +1,11 @@
+//! CORS, compression and the limits, each as a table of cases over a real socket.
+
+// A test fails by panicking, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
+#[path = "layers/compression.rs"]
+mod compression;
+#[path = "layers/cors.rs"]
+mod cors;
+#[path = "layers/limits.rs"]
+mod limits;
