@@ -19,7 +19,7 @@ use crate::products::input::WriteProduct;
 
 pub use source::{Line, Source};
 
-/// Products written by one statement, which all fit into its parameters: 18 each, and SQLite takes 32,766.
+/// Products written in one transaction: few enough to lose little at a stop and to let other writers in between, many enough to make the disk's work small.
 const BATCH: usize = 200;
 /// Batches that are read ahead while one is being written.
 const AHEAD: usize = 2;
@@ -79,7 +79,9 @@ pub async fn run(
                 refused(refusal);
             }
             Step::Batch { products, lines, read } => {
-                let outcome = upsert::batch(&mut *database.writer(None).await?, &products).await?;
+                let mut transaction = database.begin(None).await?;
+                let outcome = upsert::batch(&mut transaction, &products).await?;
+                transaction.commit().await?;
                 report.lines += lines;
                 report.created += outcome.created;
                 report.updated += outcome.updated;
