@@ -1,0 +1,36 @@
+//! The service from outside: real sockets, real databases, the built binary. One module per resource, one binary for all.
+//!
+//! `TEST_POSTGRES_URL` names a PostgreSQL server on which databases may be created (`scripts/test` starts one); without it the
+//! tests of PostgreSQL fail and say so. `MAINSTAY_TEST_DATABASES=sqlite` leaves them out.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+/// The same tests on both databases: `async fn name(ground: Arc<Ground>)`.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        on_postgres! { $($name)* }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::ground::Ground::run(mainstay::store::Dialect::Sqlite, super::$name).await;
+            })*
+        }
+    };
+}
+
+/// Tests of what only PostgreSQL can do.
+macro_rules! on_postgres {
+    ($($name:ident)*) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::ground::Ground::run(mainstay::store::Dialect::Postgres, super::$name).await;
+            })*
+        }
+    };
+}
+
+mod client;
+mod ground;
+mod process;
+
+mod users;
