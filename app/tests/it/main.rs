@@ -33,4 +33,5 @@ mod client;
 mod ground;
 mod process;
 
+mod products;
 mod users;
