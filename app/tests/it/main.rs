@@ -33,5 +33,8 @@ mod client;
 mod ground;
 mod process;
 
+mod openapi;
 mod products;
+mod search;
+mod strangers;
 mod users;

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use utoipa::PartialSchema;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, Content, Header, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
 use crate::error::{Code, ErrorBody, FieldError, ProblemBody, codes};
@@ -35,7 +35,8 @@ pub fn complete(document: &mut OpenApi, own: &[&'static Code]) {
 }
 
 fn finish(operation: &mut Operation, own: &[&'static Code]) {
-    let secured = operation.security.as_ref().is_some_and(|security| !security.is_empty());
+    // `security(())` is a requirement that asks for nothing.
+    let secured = operation.security.as_ref().is_some_and(|security| security.iter().any(|asked| *asked != SecurityRequirement::default()));
     let unlimited = operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "health"));
     let mut failures = vec![&codes::MALFORMED_REQUEST, &codes::REQUEST_TIMEOUT, &codes::PAYLOAD_TOO_LARGE, &codes::URI_TOO_LONG];
     failures.extend([&codes::UNSUPPORTED_MEDIA_TYPE, &codes::HEADERS_TOO_LARGE, &codes::INTERNAL, &codes::DEADLINE_EXCEEDED]);
