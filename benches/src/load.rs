@@ -119,7 +119,7 @@ impl Wrk<'_> {
         let limit = Duration::from_secs(seconds.into()) + WRK_GRACE;
         let output = tokio::time::timeout(limit, command.output()).await.context("wrk does not end")??;
         let text = String::from_utf8_lossy(&output.stdout);
-        Outcome::read(&text).with_context(|| format!("wrk said: {text}"))
+        Outcome::read(&text).with_context(|| format!("wrk ended with {} and said: {text}", output.status))
     }
 }
 

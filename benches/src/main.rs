@@ -51,6 +51,12 @@ async fn asked_to_stop() {
     }
 }
 
+/// The check and, if it holds, the measurement.
+async fn measure(rig: &peer::Rig, routes: &[route::Route], machine: &machine::Machine, options: &Options) -> anyhow::Result<Vec<load::Sample>> {
+    check::same_work(rig, routes).await?;
+    load::measure(rig, routes, machine, options).await
+}
+
 async fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let machine = machine::Machine::look();
     let rig = peer::Rig::prepare(options, &machine).await?;
@@ -60,11 +66,11 @@ async fn run(options: &Options) -> anyhow::Result<ExitCode> {
         println!("No --postgres URL: the product route is skipped.");
     }
     let routes = route::all(options.postgres.is_some(), &rig.token);
-    check::same_work(&rig, &routes).await?;
-    let samples = load::measure(&rig, &routes, &machine, options).await?;
+    let measured = measure(&rig, &routes, &machine, options).await;
     if let Some(url) = &options.postgres {
         database::drop_table(url).await?;
     }
+    let samples = measured?;
 
     let report = report::Report::of(&samples, &rig, &routes, &machine, options);
     print!("{}", report.table());

@@ -101,7 +101,7 @@ impl Report {
         if let Some(share) = self.foreign_share.filter(|share| *share > FOREIGN_SHARE_MAX) {
             let percent = share * 100.0;
             text.push_str(&format!(
-                "Other work took {percent:.0} % of the server's core: requests/s and latencies are lower bounds, CPU time per request still compares.\n"
+                "Other work took {percent:.0} % of the server's core: throughput and latency say little, and cold caches raise CPU time; measure again on a calm machine.\n"
             ));
         }
         text
