@@ -1,6 +1,7 @@
 //! What handlers read of a request: typed, bounded, and refused in the one error form with the field named.
 
 mod json;
+mod objects;
 mod patch;
 mod path;
 mod query;

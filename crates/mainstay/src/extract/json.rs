@@ -10,6 +10,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
+use super::objects::Objects;
 use super::{describe, strict};
 use crate::error::{Error, codes};
 use crate::stack::body_limit::BodyFault;
@@ -36,7 +37,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 /// # Errors
 /// [`codes::VALIDATION_FAILED`] with the field that does not fit.
 pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Objects(value)).map_err(|error| {
         let flaw = describe(error.path(), &error.inner().to_string());
         Error::new(&codes::VALIDATION_FAILED).with_fields(vec![flaw])
     })
@@ -144,12 +145,20 @@ mod tests {
             (r#"{"name":"x","parts":[{}]}"#, "parts[0].weight", "missing_field"),
             (r#"{"name":"x","parts":[{"weight":1,"colour":2}]}"#, "parts[0].colour", "unknown_field"),
             (r#"[]"#, "", "invalid_type"),
+            (r#"["x",1,[]]"#, "", "invalid_type"),
+            (r#"{"name":"x","parts":[[1.5]]}"#, "parts[0]", "invalid_type"),
             (r#"null"#, "", "invalid_type"),
         ] {
             let error = extract("application/json", body).await.unwrap_err();
             assert_eq!((error.status().as_u16(), error.fields()[0].field.as_str(), error.fields()[0].code), (400, field, code), "{body}");
             assert!(!error.fields()[0].message.contains("struct"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_fits_is_read() {
+        let read = extract("application/json", r#"{"name":"x","size":null,"parts":[{"weight":1},{"weight":2.5}]}"#).await.unwrap();
+        assert_eq!(read, Wanted { name: "x".to_owned(), size: None, parts: vec![Part { weight: 1.0 }, Part { weight: 2.5 }] });
     }
 
     #[tokio::test]
