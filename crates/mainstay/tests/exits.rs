@@ -167,7 +167,7 @@ fn exits_of_the_transport() -> Vec<Exit> {
     let long = "a".repeat(9000);
     let without_host = from_page("no-host", "GET", "/ok", &[], "").replace("Host: test.example\r\n", "");
     let preflight = [("Access-Control-Request-Method", "GET")];
-    let many: String = (0..150).map(|i| format!("X-{i}: 1\r\n")).collect();
+    let many = [("X", "1"); 150];
     let at = |name, request, status, code, route| Exit { fields: &[("connection", "close")], ..exit(name, status, code, route, request) };
     let unparsed = |name, request, status, code| Exit { unparsed: true, ..at(name, request, status, code, "unknown") };
     vec![
@@ -190,8 +190,9 @@ fn exits_of_the_transport() -> Vec<Exit> {
         at("long-target", from_page("long-target", "GET", &format!("/{long}"), &[], ""), 414, "uri_too_long", "unknown"),
         unparsed("garbage", "\u{1}\u{2}\u{3}\r\n\r\n".to_owned(), 400, "malformed_request"),
         unparsed("longer-target", format!("GET /{long}{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414, "uri_too_long"),
-        unparsed("large-field", request("GET", "/ok", &[("X", &format!("{long}{long}"))], ""), 431, "headers_too_large"),
-        unparsed("many-fields", format!("GET /ok HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431, "headers_too_large"),
+        // What can be read of such a head counts all the same.
+        at("large-field", from_page("large-field", "GET", "/ok", &[("X", &format!("{long}{long}"))], ""), 431, "headers_too_large", "unknown"),
+        at("many-fields", from_page("many-fields", "GET", "/ok", &many, ""), 431, "headers_too_large", "unknown"),
     ]
 }
 

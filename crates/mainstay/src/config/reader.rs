@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use super::values::{ByteSize, Setting};
 
+/// What a value is checked by, and the bound in words.
+type Allowed<T> = (String, Box<dyn Fn(&T) -> bool>);
+
 /// One setting: its name, its meaning, its default and its bounds. The type of the value gives the unit.
 pub struct Knob<T> {
     name: &'static str,
     doc: &'static str,
     default: Option<String>,
     default_says: Option<&'static str>,
-    allowed: Option<(String, Box<dyn Fn(&T) -> bool>)>,
+    allowed: Option<Allowed<T>>,
 }
 
 impl<T: Setting> Knob<T> {

@@ -132,7 +132,7 @@ impl Setting for Duration {
         let ms = self.as_millis();
         let (size, unit) = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")]
             .into_iter()
-            .find(|(size, _)| ms >= *size && ms % size == 0)
+            .find(|(size, _)| ms >= *size && ms.is_multiple_of(*size))
             .unwrap_or((1, "ms"));
         if ms == 0 { "0s".to_owned() } else { format!("{}{unit}", ms / size) }
     }
@@ -157,7 +157,7 @@ impl Setting for ByteSize {
     fn written(&self) -> String {
         let (shift, unit) = [(30, "GB"), (20, "MB"), (10, "KB")]
             .into_iter()
-            .find(|(shift, _)| self.0 >= 1 << shift && self.0 % (1 << shift) == 0)
+            .find(|(shift, _)| self.0 >= 1 << shift && self.0.is_multiple_of(1 << shift))
             .unwrap_or((0, "B"));
         format!("{}{unit}", self.0 >> shift)
     }

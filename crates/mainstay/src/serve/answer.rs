@@ -8,11 +8,12 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Response};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, DATE, ORIGIN, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as _;
 
 use super::Peer;
+use crate::context::REQUEST_ID;
 
 /// The most that an answer to a fault may hold, in bytes: an error in the one form is a few hundred.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -22,14 +23,27 @@ pub trait Stack: tower::Service<Request<Body>, Response = Response<Body>, Error 
 
 impl<S> Stack for S where S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static {}
 
+/// What is still legible of a head that could not be parsed and shapes its answer: whose page asks (a browser hides an answer without its CORS
+/// headers), in which form, under which id.
+pub(crate) fn legible(unparsed: &[u8]) -> HeaderMap {
+    let fields = unparsed.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = line.split_at(colon);
+        let name = [ORIGIN, ACCEPT, REQUEST_ID].into_iter().find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()))?;
+        Some((name, HeaderValue::from_bytes(value.get(1..)?.trim_ascii()).ok()?))
+    });
+    fields.collect()
+}
+
 /// The bytes of the service's answer to `peer.fault`, or `None` if it does not have it at once.
-pub(crate) fn to_fault<S: Stack>(service: &S, peer: Peer) -> Option<Vec<u8>> {
+pub(crate) fn to_fault<S: Stack>(service: &S, peer: Peer, legible: HeaderMap) -> Option<Vec<u8>> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut service = service.clone();
     let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
         return None;
     };
     let mut request = Request::new(Body::empty());
+    *request.headers_mut() = legible;
     request.extensions_mut().insert(peer);
     let Poll::Ready(Ok(answer)) = pin!(service.call(request)).poll(&mut cx) else {
         return None;

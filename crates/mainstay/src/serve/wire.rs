@@ -46,7 +46,8 @@ impl<S: Stack> Wire<S> {
     /// is unwritten ([`Shared::is_clean`]).
     pub(crate) fn refuse(&mut self, fault: HeadFault) -> bool {
         let peer = Peer { addr: self.shared.addr, http2: false, fault: Some(fault) };
-        match answer::to_fault(&self.service, peer) {
+        let legible = answer::legible(self.shared.tail().unclaimed());
+        match answer::to_fault(&self.service, peer, legible) {
             Some(bytes) => {
                 self.out = bytes.into();
                 true
