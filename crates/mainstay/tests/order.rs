@@ -56,7 +56,7 @@ fn check(program: &Path, library: &Path) -> String {
         .expect("there is a rustc");
     let said = String::from_utf8(output.stderr).unwrap();
     let errors = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|found| found["level"] == "error");
-    let text: String = errors.filter_map(|error| written(&error)).collect();
+    let text = errors.filter_map(|error| written(&error)).collect::<Vec<_>>().join("\n");
     assert_eq!(text.is_empty(), output.status.success(), "{said}");
     text
 }
@@ -81,7 +81,7 @@ fn written(error: &Value) -> Option<String> {
             writeln!(text, "  = note: {}", word(&note["message"])).unwrap();
         }
     }
-    Some(text + "\n")
+    Some(text)
 }
 
 #[test]
