@@ -53,6 +53,8 @@ struct Inner {
 struct Lag {
     behind: AtomicI64,
     caught_up: AtomicBool,
+    /// Times that the end of the log was reached.
+    passes: AtomicU64,
     failures: AtomicU64,
 }
 
@@ -155,10 +157,12 @@ impl Search {
         }
     }
 
-    /// Waits until the index is level with the log.
+    /// Waits until the index has everything that is in the log now.
     pub async fn caught_up(&self) {
+        // The pass in progress may have read the log before the latest change; the one after it has not.
+        let enough = self.0.lag.passes.load(Ordering::Acquire) + 2;
         let mut look = tokio::time::interval(Duration::from_millis(20));
-        while !self.0.lag.caught_up.load(Ordering::Relaxed) || self.0.lag.behind.load(Ordering::Relaxed) > 0 {
+        while self.0.lag.passes.load(Ordering::Acquire) < enough {
             look.tick().await;
         }
     }
@@ -235,6 +239,13 @@ async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mps
 /// become changes of now, and an index that has read further than this server has counted begins again.
 async fn adopt(search: &Inner, database: &Database) -> Result<()> {
     if database.dialect() == Dialect::Sqlite {
+        let text = "SELECT coalesce(max(seq), -1) AS seq FROM product_changes";
+        let last: i64 = query(text).fetch_one(&mut *database.acquire(None).await?).await?.get("seq")?;
+        if Cursor::read(&search.index.cursor()).seq > last {
+            tracing::warn!("the database is older than the search index, which reads it anew");
+            let beginning = Cursor::read("").written();
+            search.index.apply([], &beginning).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+        }
         return Ok(());
     }
     let mut session = database.writer(None).await?;
@@ -278,6 +289,7 @@ async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -
     search.lag.behind.store(behind, Ordering::Relaxed);
     if !more {
         search.lag.caught_up.store(true, Ordering::Relaxed);
+        search.lag.passes.fetch_add(1, Ordering::Release);
     }
     Ok(more)
 }

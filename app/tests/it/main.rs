@@ -33,6 +33,7 @@ mod client;
 mod ground;
 mod process;
 
+mod import;
 mod openapi;
 mod products;
 mod search;
