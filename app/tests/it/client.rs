@@ -97,6 +97,11 @@ impl Client {
         Self { address: self.address, token: Some(token.into()), kept: Arc::default() }
     }
 
+    /// The token it asks with, or nothing.
+    pub(crate) fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], b"").await
     }

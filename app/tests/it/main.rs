@@ -34,8 +34,10 @@ mod ground;
 mod process;
 
 mod import;
+mod life;
 mod openapi;
 mod products;
+mod resilience;
 mod search;
 mod strangers;
 mod users;

@@ -42,6 +42,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `mainstay serve` and waits until it listens.
     pub(crate) fn start(settings: &[(String, String)]) -> Self {
+        tokio::task::block_in_place(|| Self::begin(settings))
+    }
+
+    fn begin(settings: &[(String, String)]) -> Self {
         let mut child = mainstay(settings).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
         let begun = Instant::now();
@@ -76,7 +80,7 @@ impl Server {
                 return (status, begun.elapsed());
             }
             assert!(begun.elapsed() < deadline, "it did not end within {deadline:?}: {}", self.output());
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(5)));
         }
     }
 
