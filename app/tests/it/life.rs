@@ -245,7 +245,7 @@ async fn logs_of_production_are_json_lines_without_secrets(ground: Arc<Ground>) 
     client.post("/api/auth/register", &account).await.expect(201);
     client.post("/api/auth/register", &account).await.expect(409);
     client.raw("POST", "/api/auth/register", format!("{{\"password\":\"{marked}\",").as_bytes()).await.expect(400);
-    client.post("/api/auth/register", &json!({"email": "x", "name": "N", "password": marked, marked: 1})).await.expect(400);
+    client.post("/api/auth/register", &json!({"email": "x", "name": "N", "password": marked, "colour": marked})).await.expect(400);
     client.post("/api/auth/login", &json!({"email": "nobody@example.com", "password": marked})).await.expect(401);
     let sign_in = json!({"email": "marked-address@example.com", "password": marked});
     let token = client.post("/api/auth/login", &sign_in).await.expect(200).data()["access_token"].as_str().unwrap().to_owned();
