@@ -34,8 +34,8 @@ use crate::{codes, docs, health, products, search, sign_in};
 /// The document's own words; its paths and schemas come from the handlers.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Mainstay", description = "Accounts, products and product search behind a production stack.\n\nSuccess is `{\"status\":\"success\",\"data\":...}`, failure `{\"status\":\"error\",\"code\":...}`; `Accept: application/problem+json` asks for RFC 9457 instead.", license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")),
-    servers((url = "/", description = "This server")),
+    info(title = "Mainstay", description = "Accounts, products and product search behind a production stack.\n\nSuccess is `{\"status\":\"success\",\"data\":...}`, failure `{\"status\":\"error\",\"code\":...}`; `Accept: application/problem+json` asks for RFC 9457 instead.", license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"), contact(name = "Mainstay", url = "https://github.com/mainstay-rs/mainstay")),
+    servers((url = "/", description = "The server that gave out this document, local or production")),
     tags(
         (name = "sign-in", description = "Open an account and sign in"),
         (name = "users", description = "Accounts"),
@@ -190,7 +190,7 @@ impl App {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Envelope<T> {
     /// Always `success`.
-    #[schema(pattern = "^success$", example = "success")]
+    #[schema(pattern = "^success$", max_length = 7, example = "success")]
     pub status: String,
     /// What was asked for.
     pub data: T,

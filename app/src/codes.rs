@@ -11,12 +11,12 @@ macro_rules! table {
 }
 
 table! {
-    /// The cursor is none that a list of this order gave out.
-    INVALID_CURSOR = "invalid_cursor", 400, "Invalid cursor";
     /// Wrong password or unknown account: the same words for both.
     INVALID_CREDENTIALS = "invalid_credentials", 401, "Invalid e-mail or password";
     /// Registration is closed to strangers.
     REGISTRATION_CLOSED = "registration_closed", 403, "Registration is closed";
+    /// The cursor is none that a list of this order gave out.
+    CURSOR_NOT_FOUND = "cursor_not_found", 404, "This list has no page at this cursor";
     /// No such account.
     USER_NOT_FOUND = "user_not_found", 404, "User not found";
     /// No such product, or it was removed.

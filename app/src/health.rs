@@ -27,22 +27,26 @@ struct Summary {
     /// Does it serve, and does its database answer?
     healthy: bool,
     /// `ok`, `degraded` or `draining`.
-    #[schema(value_type = String, example = "ok")]
+    #[schema(value_type = String, pattern = "^(ok|degraded|draining)$", max_length = 8, example = "ok")]
     status: &'static str,
     /// When this was found.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     timestamp: Timestamp,
 }
 
 /// The process lives.
+///
+/// For the supervisor: it asks neither the database nor anything else, and no limit refuses it.
 #[utoipa::path(get, path = "/health/live", tag = "health", operation_id = "live", security(()), responses((status = 200, description = "The process lives", body = Summary)))]
 async fn live(State(app): State<App>) -> axum::Json<Summary> {
     axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() })
 }
 
 /// May traffic come?
+///
+/// For the load balancer: `503` before the process serves and while it drains, whatever the database does.
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "ready", security(()),
-    responses((status = 200, description = "Traffic may come", body = Summary), (status = 503, description = "Traffic should go elsewhere")))]
+    responses((status = 200, description = "Traffic may come", body = Summary), (status = 503, description = "overloaded")))]
 async fn ready(State(app): State<App>) -> Response {
     if app.health.phase() == Phase::Ready {
         return axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() }).into_response();
@@ -52,8 +56,10 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 /// How the process and its database are.
+///
+/// In one word; the details are on the management address.
 #[utoipa::path(get, path = "/health", tag = "health", operation_id = "health", security(()),
-    responses((status = 200, description = "All is well", body = Summary), (status = 503, description = "Something is not", body = Summary)))]
+    responses((status = 200, description = "All is well", body = Summary), (status = 503, description = "overloaded")))]
 async fn summary(State(app): State<App>) -> Response {
     let database = app.database.ping().await.is_ok();
     let draining = app.health.phase() != Phase::Ready;

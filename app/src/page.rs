@@ -15,8 +15,9 @@ use crate::codes;
 pub const LIMIT_DEFAULT: u32 = 20;
 /// Most rows of a page: a page is read by a person or fetched again, never the whole table.
 pub const LIMIT_MAX: u32 = 100;
-/// A cursor holds a sort key and an id; the longest name makes it about 3 KB.
-const CURSOR_BYTES_MAX: usize = 6000;
+/// A cursor holds a sort key and an id; the longest name of nothing but escaped characters makes it 4,110 bytes. With the filters it still fits into a
+/// target of 8 KiB.
+const CURSOR_BYTES_MAX: usize = 5000;
 
 /// The number of rows asked for.
 ///
@@ -40,27 +41,35 @@ pub fn encode_cursor<T: Serialize>(position: &T) -> String {
 /// Reads a cursor.
 ///
 /// # Errors
-/// [`codes::INVALID_CURSOR`] for anything that [`encode_cursor`] did not write.
+/// [`mainstay::error::codes::INVALID_QUERY`] for what has not the form of a cursor, [`codes::CURSOR_NOT_FOUND`] for what has it and is none that
+/// [`encode_cursor`] wrote: like an id that nobody has.
 pub fn decode_cursor<T: DeserializeOwned>(text: &str) -> Result<T> {
-    let invalid = || Error::new(&codes::INVALID_CURSOR).with_field("cursor", "invalid_format", "must be a cursor of this list");
-    let bytes = (text.len() <= CURSOR_BYTES_MAX).then(|| URL_SAFE_NO_PAD.decode(text).ok()).flatten().ok_or_else(invalid)?;
-    serde_json::from_slice(&bytes).map_err(|error| invalid().caused_by(error))
+    let formed = (1..=CURSOR_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if !formed {
+        let error = Error::new(&mainstay::error::codes::INVALID_QUERY).with_message("Query parameter `cursor` must be a cursor");
+        return Err(error.with_field("cursor", "invalid_format", "must be a `next_cursor` of this list"));
+    }
+    let unknown = || Error::new(&codes::CURSOR_NOT_FOUND).with_field("cursor", "unknown_cursor", "must be a `next_cursor` of this list");
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| unknown().caused_by(error))?;
+    serde_json::from_slice(&bytes).map_err(|error| unknown().caused_by(error))
 }
 
 /// What a list says beside its rows.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PageMeta {
     /// The cursor of the next page, or null on the last one.
+    #[schema(required, max_length = 5000, pattern = "^[A-Za-z0-9_-]+$", example = "WzE3NjcyMjU2MDAwMDAwMDAsIjNmMmMxYjllIl0")]
     pub next_cursor: Option<String>,
 }
 
 /// A list in the envelope.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Page<T, M = PageMeta> {
+pub struct Page<T, M> {
     /// Always `success`.
-    #[schema(pattern = "^success$", example = "success")]
+    #[schema(pattern = "^success$", max_length = 7, example = "success")]
     pub status: String,
     /// The rows.
+    #[schema(max_items = 100)]
     pub data: Vec<T>,
     /// What is to say beside them.
     pub meta: M,

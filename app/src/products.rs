@@ -4,6 +4,7 @@ pub mod currency;
 pub mod input;
 pub mod listing;
 pub mod price;
+mod schemas;
 pub mod sql;
 
 use axum::extract::State;
@@ -41,51 +42,56 @@ pub struct Product {
     pub id: Uuid,
     /// The seller's number, unique among products that are not removed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "pc-headphones-138")]
+    #[schema(nullable = false, example = "pc-headphones-138", min_length = 1, max_length = 100, pattern = r"^[^\u0000]*$")]
     pub sku: Option<String>,
     /// The name.
-    #[schema(example = "Sony XM5")]
+    #[schema(example = "Sony XM5", min_length = 1, max_length = 500, pattern = r"^[^\u0000]*$")]
     pub name: String,
     /// The description.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "Over-ear, closed, 30 hours on a charge.", max_length = 20_000, pattern = r"^[^\u0000]*$")]
     pub description: Option<String>,
     /// Who makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "Sony")]
+    #[schema(nullable = false, example = "Sony", min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     pub manufacturer: Option<String>,
     /// The path of its category, outermost first.
-    #[schema(example = json!(["headphones"]))]
+    #[schema(schema_with = input::category_schema)]
     pub category: Vec<String>,
     /// What kind of thing it is.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "Over-ear headphones", min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     pub kind: Option<String>,
     /// The price, exact.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "398.00", pattern = r"^[0-9]{1,12}\.[0-9]{2,4}$")]
+    #[schema(value_type = Option<String>, nullable = false, example = "398.00", max_length = 17, pattern = r"^[0-9]{1,12}\.[0-9]{2,4}$")]
     pub price: Option<Price>,
     /// The currency of the price, ISO 4217.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "USD")]
+    #[schema(value_type = Option<currency::Currency>, nullable = false, example = "USD")]
     pub currency: Option<String>,
     /// Where to read more.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "https://example.com/xm5", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
     pub url: Option<String>,
     /// A picture.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "https://example.com/xm5.jpg", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
     pub image: Option<String>,
     /// Words that it is found by.
+    #[schema(schema_with = input::tags_schema)]
     pub tags: Vec<String>,
     /// Whatever else is known.
     #[schema(value_type = Object, example = json!({"wireless": true, "color": "Silver"}))]
     pub attributes: Map<String, Value>,
     /// Counts the changes, from 1.
-    #[schema(example = 1, minimum = 1)]
+    #[schema(example = 1, minimum = 1, maximum = 9_007_199_254_740_991_i64)]
     pub version: i64,
     /// Since when.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub created_at: Timestamp,
     /// Last change.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub updated_at: Timestamp,
 }
 
@@ -136,9 +142,11 @@ fn not_found() -> Error {
     Error::new(&codes::PRODUCT_NOT_FOUND)
 }
 
-/// Lists products by page, filtered and sorted.
+/// Lists products.
+///
+/// By page, filtered and sorted: `meta.next_cursor` and the `Link` header lead to the next page.
 #[utoipa::path(get, path = "/api/products", tag = "products", operation_id = "listProducts", params(ListParams), security(()),
-    responses((status = 200, description = "A page of products", body = Page<Product>), (status = 400, description = "invalid_cursor")))]
+    responses((status = 200, description = "A page of products", body = Page<Product, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let listing = Listing::parse(params)?;
     let mut products = listing.fetch(&mut *app.read().await?).await?;
@@ -148,6 +156,8 @@ async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>
 }
 
 /// Shows a product.
+///
+/// What the product lacks is absent.
 #[utoipa::path(get, path = "/api/products/{id}", tag = "products", operation_id = "showProduct", params(("id" = Uuid, Path, description = "The product")), security(()),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found")))]
 async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
@@ -155,8 +165,10 @@ async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> R
 }
 
 /// Creates a product.
+///
+/// For editors. The search finds it as soon as this answers.
 #[utoipa::path(post, path = "/api/products", tag = "products", operation_id = "createProduct", request_body = WriteProduct, security(("bearer" = [])),
-    responses((status = 201, description = "The product", body = Envelope<Product>, headers(("Location" = String, description = "The product's path"))), (status = 409, description = "sku_taken")))]
+    responses((status = 201, description = "The product", body = Envelope<Product>, headers(("Location" = String, description = "The product's path"))), (status = 403, description = "forbidden"), (status = 409, description = "sku_taken")))]
 async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduct>) -> Result<Response> {
     let product = Product::new(input.parse()?, app.clock().now());
     let (database, deadline) = (app.database.clone(), app.deadline());
@@ -193,9 +205,11 @@ async fn change(app: &App, id: Uuid, edit: impl FnOnce(Product) -> Result<Conten
     Ok(Envelope::of(product))
 }
 
-/// Replaces a product: what is not given is gone.
+/// Replaces a product.
+///
+/// For editors. What is not given is gone.
 #[utoipa::path(put, path = "/api/products/{id}", tag = "products", operation_id = "replaceProduct", params(("id" = Uuid, Path, description = "The product")), request_body = WriteProduct, security(("bearer" = [])),
-    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn replace(
     State(app): State<App>,
     _: Editor,
@@ -206,10 +220,12 @@ async fn replace(
     change(&app, id, move |_| Ok(content)).await
 }
 
-/// Changes a product (JSON merge patch, RFC 7396): what is absent stays, what is null goes.
+/// Changes a product.
+///
+/// For editors. A JSON merge patch (RFC 7396): what is absent stays, what is null goes.
 #[utoipa::path(patch, path = "/api/products/{id}", tag = "products", operation_id = "updateProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
     request_body(content((ChangeProduct = "application/merge-patch+json"), (ChangeProduct = "application/json"))),
-    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn update(
     State(app): State<App>,
     _: Editor,
@@ -219,9 +235,11 @@ async fn update(
     change(&app, id, move |product| input.apply(product)).await
 }
 
-/// Removes a product. An administrator can bring it back.
+/// Removes a product.
+///
+/// For editors. An administrator can bring it back.
 #[utoipa::path(delete, path = "/api/products/{id}", tag = "products", operation_id = "removeProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
-    responses((status = 204, description = "The product is gone"), (status = 404, description = "product_not_found")))]
+    responses((status = 204, description = "The product is gone"), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found")))]
 async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<ProductId>) -> Result<StatusCode> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
     let removed = app.writes.finish(async move { sql::remove(&mut *database.writer(deadline).await?, id, now).await }).await?;
@@ -233,8 +251,10 @@ async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<Pro
 }
 
 /// Brings a removed product back.
+///
+/// For administrators. Not when another product has taken its number meanwhile.
 #[utoipa::path(post, path = "/api/products/{id}/restore", tag = "products", operation_id = "restoreProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
-    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
+    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
     let product = app

@@ -41,23 +41,23 @@ pub fn router() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 struct SearchParams {
     /// Any text; the last word may be the beginning of one. Without text, everything that the filters leave.
-    #[param(example = "wireless headphones")]
+    #[param(max_length = 8000, example = "wireless headphones")]
     q: Option<String>,
     /// Rows of a page, 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
-    #[param(max_length = 6000)]
+    #[param(min_length = 1, max_length = 5000, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     /// A category with everything below it, as a path: `eyeliner > liquid`.
-    #[param(max_length = 2100, example = "headphones")]
+    #[param(max_length = 600, pattern = r"^[^\u0000]*$", example = "headphones")]
     category: Option<String>,
     /// Who makes it.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = r"^[^\u0000]*$")]
     manufacturer: Option<String>,
     /// What kind of thing it is.
     #[serde(rename = "type")]
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = r"^[^\u0000]*$")]
     kind: Option<String>,
     /// Least price.
     #[param(max_length = 17, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$")]
@@ -85,10 +85,10 @@ pub struct Found {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct FacetCount {
     /// The value.
-    #[schema(example = "headphones")]
+    #[schema(max_length = 2100, pattern = r"^[^\u0000]*$", example = "headphones")]
     pub value: String,
     /// How many of the products found have it.
-    #[schema(example = 7)]
+    #[schema(example = 7, minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub count: u64,
 }
 
@@ -96,24 +96,30 @@ pub struct FacetCount {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct SearchMeta {
     /// The cursor of the next page, or null on the last one.
+    #[schema(required, max_length = 5000, pattern = "^[A-Za-z0-9_-]+$", example = "MjA")]
     pub next_cursor: Option<String>,
     /// How many products were found.
-    #[schema(example = 42)]
+    #[schema(example = 42, minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub total: u64,
     /// What was searched instead, if a word was mistyped.
+    #[schema(required, max_length = 8000, pattern = r"^[^\u0000]*$", example = "wireless headphones")]
     pub corrected: Option<String>,
     /// The most frequent values among the products found.
+    #[schema(example = json!({"category": [{"value": "headphones", "count": 7}], "manufacturer": [{"value": "Sony", "count": 3}], "type": []}))]
     pub facets: BTreeMap<String, Vec<FacetCount>>,
 }
 
-/// Searches products. No text is an error: everything is taken as words.
+/// Searches products.
+///
+/// Full text over all fields, best first; the last word may be a beginning, and a mistyped word is mended. No text is an error: everything is taken as
+/// words.
 #[utoipa::path(get, path = "/api/products/search", tag = "search", operation_id = "searchProducts", params(SearchParams), security(()),
-    responses((status = 200, description = "The products found, best first", body = Page<Found, SearchMeta>), (status = 400, description = "invalid_cursor")))]
+    responses((status = 200, description = "The products found, best first", body = Page<Found, SearchMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 404, description = "cursor_not_found")))]
 async fn search(State(app): State<App>, uri: Uri, Query(params): Query<SearchParams>) -> Result<Response> {
     let limit = page::limit(params.limit)? as usize;
     let offset = params.cursor.as_deref().map(page::decode_cursor::<usize>).transpose()?.unwrap_or(0);
     if offset > OFFSET_MAX {
-        return Err(Error::new(&codes::INVALID_CURSOR));
+        return Err(Error::new(&codes::CURSOR_NOT_FOUND));
     }
     let SearchParams { q, category, manufacturer, kind, price_min, price_max, .. } = params;
     let filters = FilterParams { category, manufacturer, kind, price_min, price_max }.parse()?;

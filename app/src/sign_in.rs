@@ -26,19 +26,23 @@ pub fn router() -> OpenApiRouter<App> {
 /// A new account.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ada@example.com", "name": "Ada Lovelace", "password": "a long sentence is best"}))]
 struct Register {
     /// The address.
-    #[schema(example = "ada@example.com", max_length = 254)]
+    #[schema(value_type = Email, example = "ada@example.com")]
     email: String,
-    /// The person's name.
-    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200)]
+    /// The person's name: any text that shows, without control characters.
+    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$")]
     name: String,
     /// 8 to 128 characters.
-    #[schema(value_type = String, format = Password, example = "a long sentence is best", min_length = 8, max_length = 128)]
+    #[schema(value_type = String, format = Password, example = "a long sentence is best", min_length = 8, max_length = 128, pattern = r"^[^\u0000]*$")]
     password: SecretString,
 }
 
 /// Opens an account of the role `user`.
+///
+/// For everybody, unless the service is run with `REGISTRATION=closed`. The account and its profile come into being together; letters' case does not
+/// make two addresses different.
 #[utoipa::path(post, path = "/api/auth/register", tag = "sign-in", operation_id = "register", request_body = Register, security(()),
     responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "registration_closed"), (status = 409, description = "email_taken")))]
 async fn register(State(app): State<App>, Json(input): Json<Register>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
@@ -53,12 +57,13 @@ async fn register(State(app): State<App>, Json(input): Json<Register>) -> Result
 /// Who signs in.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "ada@example.com", "password": "a long sentence is best"}))]
 struct Login {
     /// The address.
-    #[schema(example = "ada@example.com", max_length = 254)]
+    #[schema(example = "ada@example.com", max_length = 254, pattern = r"^[^\u0000]*$")]
     email: String,
     /// The password.
-    #[schema(value_type = String, format = Password, example = "a long sentence is best", max_length = 128)]
+    #[schema(value_type = String, format = Password, example = "a long sentence is best", max_length = 128, pattern = r"^[^\u0000]*$")]
     password: SecretString,
 }
 
@@ -66,18 +71,21 @@ struct Login {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Signed {
     /// For `Authorization: Bearer`.
+    #[schema(max_length = 4096, pattern = r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", example = "eyJ0eXAiOiJhdCtqd3QifQ.eyJzdWIiOiIzZjJjMWI5ZSJ9.c2lnbmF0dXJl")]
     access_token: String,
     /// Always `Bearer`.
-    #[schema(pattern = "^Bearer$", example = "Bearer")]
+    #[schema(pattern = "^Bearer$", max_length = 6, example = "Bearer")]
     token_type: String,
     /// Seconds until the token ends.
-    #[schema(example = 900, minimum = 1)]
+    #[schema(example = 900, minimum = 1, maximum = 31_536_000)]
     expires_in: u64,
     /// Who signed in.
     user: User,
 }
 
 /// Signs in.
+///
+/// An unknown account and a wrong password get the same answer after the same time.
 #[utoipa::path(post, path = "/api/auth/login", tag = "sign-in", operation_id = "login", request_body = Login, security(()),
     responses((status = 200, description = "An access token", body = Envelope<Signed>), (status = 401, description = "invalid_credentials")))]
 async fn login(State(app): State<App>, Json(input): Json<Login>) -> Result<Response> {

@@ -34,18 +34,18 @@ pub struct User {
     #[schema(example = "3f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e")]
     pub id: Uuid,
     /// The address, as it was given.
-    #[schema(example = "ada@example.com")]
+    #[schema(value_type = Email, example = "ada@example.com")]
     pub email: String,
     /// The person's name.
-    #[schema(example = "Ada Lovelace")]
+    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
     /// What the account may do.
     pub role: Role,
     /// Since when.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub created_at: Timestamp,
     /// Last change of the account or its profile.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub updated_at: Timestamp,
 }
 
@@ -69,13 +69,15 @@ struct ListParams {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// `next_cursor` of the page before.
-    #[param(max_length = 6000)]
+    #[param(min_length = 1, max_length = 5000, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 
 /// Lists accounts, oldest first.
+///
+/// For administrators. By page: `meta.next_cursor` and the `Link` header lead to the next one.
 #[utoipa::path(get, path = "/api/users", tag = "users", operation_id = "listUsers", params(ListParams), security(("bearer" = [])),
-    responses((status = 200, description = "A page of accounts", body = Page<User>), (status = 400, description = "invalid_cursor")))]
+    responses((status = 200, description = "A page of accounts", body = Page<User, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 403, description = "forbidden"), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let limit = page::limit(params.limit)?;
     let after = params.cursor.as_deref().map(page::decode_cursor::<(i64, Uuid)>).transpose()?;
@@ -88,8 +90,10 @@ async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<L
 }
 
 /// Creates an account of any role.
+///
+/// For administrators.
 #[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "createUser", request_body = CreateUser, security(("bearer" = [])),
-    responses((status = 201, description = "The account", body = Envelope<User>), (status = 409, description = "email_taken")))]
+    responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 409, description = "email_taken")))]
 async fn create(State(app): State<App>, _: Admin, Json(input): Json<CreateUser>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
     let (account, role) = input.parse()?;
     let user = app.open_account(account, role).await?;
@@ -97,15 +101,19 @@ async fn create(State(app): State<App>, _: Admin, Json(input): Json<CreateUser>)
 }
 
 /// Shows the caller's own account.
+///
+/// The account of the access token, as it is now.
 #[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "showMe", security(("bearer" = [])),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found")))]
 async fn me(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envelope<User>>> {
     found(&app, caller.account).await
 }
 
-/// Shows an account: one's own, or any to an administrator.
+/// Shows an account.
+///
+/// One's own, or any to an administrator.
 #[utoipa::path(get, path = "/api/users/{id}", tag = "users", operation_id = "showUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
-    responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found")))]
+    responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
 async fn show(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<axum::Json<Envelope<User>>> {
     caller.itself_or_admin(id)?;
     found(&app, id).await
@@ -116,10 +124,12 @@ async fn found(app: &App, id: Uuid) -> Result<axum::Json<Envelope<User>>> {
     Ok(Envelope::of(user))
 }
 
-/// Changes an account (JSON merge patch): the name by its owner, the role by administrators only.
+/// Changes an account.
+///
+/// A JSON merge patch (RFC 7396): what is absent stays. The name by its owner, the role by administrators only.
 #[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
     request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
-    responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
+    responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn update(
     State(app): State<App>,
     caller: SignedIn,
@@ -155,9 +165,11 @@ async fn update(
     Ok(Envelope::of(user))
 }
 
-/// Removes an account with its profile: one's own, or any by an administrator.
+/// Removes an account with its profile.
+///
+/// One's own, or any by an administrator. The last administrator cannot go.
 #[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
-    responses((status = 204, description = "The account is gone"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
+    responses((status = 204, description = "The account is gone"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
     caller.itself_or_admin(id)?;
     let (database, deadline) = (app.database.clone(), app.deadline());

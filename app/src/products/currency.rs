@@ -1,5 +1,9 @@
 //! The currency codes of ISO 4217 that are in use.
 
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
 /// Sorted, for the search.
 const CODES: [&str; 164] = [
     "AED", "AFN", "ALL", "AMD", "AOA", "ARS", "AUD", "AWG", "AZN", "BAM", "BBD", "BDT", "BHD", "BIF", "BMD", "BND", "BOB", "BOV", "BRL", "BSD",
@@ -12,6 +16,19 @@ const CODES: [&str; 164] = [
     "TWD", "TZS", "UAH", "UGX", "USD", "USN", "UYI", "UYU", "UYW", "UZS", "VED", "VES", "VND", "VUV", "WST", "XAF", "XCD", "XCG", "XOF", "XPF",
     "YER", "ZAR", "ZMW", "ZWG",
 ];
+
+/// A currency in the document: one of the list.
+#[derive(Debug, Clone, Copy)]
+pub struct Currency;
+
+impl PartialSchema for Currency {
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(CODES)).examples([serde_json::json!("EUR")]);
+        object.description(Some("A currency of ISO 4217.")).into()
+    }
+}
+
+impl ToSchema for Currency {}
 
 /// Is this a currency?
 pub fn is_currency(code: &str) -> bool {

@@ -7,15 +7,17 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Product;
-use super::currency::is_currency;
+use super::currency::{Currency, is_currency};
 use super::price::Price;
+pub use super::schemas::{category_schema, optional_category_schema, optional_price_schema, optional_tags_schema, tags_schema};
 
 /// The longest name of the real catalogue has 148 characters.
 const NAME_CHARS_MAX: usize = 500;
 /// The longest description of the real catalogue has 6,000.
 const DESCRIPTION_CHARS_MAX: usize = 20_000;
 const SKU_CHARS_MAX: usize = 100;
-const WORD_CHARS_MAX: usize = 200;
+/// What a manufacturer, a kind, a tag, a level of a category may have.
+pub const WORD_CHARS_MAX: usize = 200;
 const LEVELS_MAX: usize = 10;
 const TAGS_MAX: usize = 100;
 /// What browsers still follow.
@@ -28,49 +30,50 @@ pub const LEVEL_SEPARATOR: &str = " > ";
 /// A product as it is created or replaced.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "Wireless headphones", "manufacturer": "Sony", "category": ["headphones"], "price": "79.90", "currency": "EUR", "tags": ["audio"], "attributes": {"wireless": true}}))]
 pub struct WriteProduct {
     /// The seller's number, unique.
     #[serde(default)]
-    #[schema(example = "hp-0001", min_length = 1, max_length = 100)]
+    #[schema(example = "hp-0001", min_length = 1, max_length = 100, pattern = r"^[^\u0000]*$")]
     pub sku: Option<String>,
     /// The name.
-    #[schema(example = "Wireless headphones", min_length = 1, max_length = 500)]
+    #[schema(example = "Wireless headphones", min_length = 1, max_length = 500, pattern = r"^[^\u0000]*$")]
     pub name: String,
     /// The description.
     #[serde(default)]
-    #[schema(max_length = 20_000)]
+    #[schema(example = "Closed, with 30 hours on a charge.", max_length = 20_000, pattern = r"^[^\u0000]*$")]
     pub description: Option<String>,
     /// Who makes it.
     #[serde(default)]
-    #[schema(example = "Sony", min_length = 1, max_length = 200)]
+    #[schema(example = "Sony", min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     pub manufacturer: Option<String>,
     /// The path of its category, outermost first.
     #[serde(default)]
-    #[schema(example = json!(["headphones"]), max_items = 10)]
+    #[schema(schema_with = optional_category_schema)]
     pub category: Option<Vec<String>>,
     /// What kind of thing it is.
     #[serde(default, rename = "type")]
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(example = "Over-ear headphones", min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     pub kind: Option<String>,
     /// The price: a decimal in a string, or a number.
     #[serde(default)]
-    #[schema(value_type = Option<String>, example = "79.90", pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$")]
+    #[schema(schema_with = optional_price_schema)]
     pub price: Option<Price>,
     /// The currency of the price, ISO 4217.
     #[serde(default)]
-    #[schema(example = "EUR", pattern = "^[A-Z]{3}$")]
+    #[schema(value_type = Option<Currency>, example = "EUR")]
     pub currency: Option<String>,
     /// Where to read more: `http` or `https`.
     #[serde(default)]
-    #[schema(format = "uri", max_length = 2048)]
+    #[schema(example = "https://example.com/hp-0001", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
     pub url: Option<String>,
     /// A picture: `http` or `https`.
     #[serde(default)]
-    #[schema(format = "uri", max_length = 2048)]
+    #[schema(example = "https://example.com/hp-0001.jpg", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
     pub image: Option<String>,
     /// Words that it is found by.
     #[serde(default)]
-    #[schema(example = json!(["audio"]), max_items = 100)]
+    #[schema(schema_with = optional_tags_schema)]
     pub tags: Option<Vec<String>>,
     /// Whatever else is known: any object.
     #[serde(default)]
@@ -170,50 +173,51 @@ fn web_address(value: &str) -> Result<(), Flaw> {
 /// A merge patch of a product: what is absent stays, what is null goes.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "Wireless headphones, second edition", "price": "69.90", "tags": null, "attributes": {"wireless": true, "color": null}}))]
 pub struct ChangeProduct {
     /// The seller's number, unique.
     #[serde(default)]
-    #[schema(value_type = Option<String>, max_length = 100)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 100, pattern = r"^[^\u0000]*$")]
     sku: Patch<String>,
     /// The name; it cannot be null.
     #[serde(default)]
-    #[schema(value_type = Option<String>, nullable = false, min_length = 1, max_length = 500, example = "Wireless headphones, second edition")]
+    #[schema(value_type = Option<String>, nullable = false, min_length = 1, max_length = 500, pattern = r"^[^\u0000]*$", example = "Wireless headphones, second edition")]
     name: Patch<String>,
     /// The description.
     #[serde(default)]
-    #[schema(value_type = Option<String>, max_length = 20_000)]
+    #[schema(value_type = Option<String>, max_length = 20_000, pattern = r"^[^\u0000]*$")]
     description: Patch<String>,
     /// Who makes it.
     #[serde(default)]
-    #[schema(value_type = Option<String>, max_length = 200)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     manufacturer: Patch<String>,
     /// The path of its category, outermost first.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>, max_items = 10)]
+    #[schema(schema_with = optional_category_schema)]
     category: Patch<Vec<String>>,
     /// What kind of thing it is.
     #[serde(default, rename = "type")]
-    #[schema(value_type = Option<String>, max_length = 200)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\u0000]*$")]
     kind: Patch<String>,
     /// The price: a decimal in a string, or a number.
     #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$", example = "69.90")]
+    #[schema(schema_with = optional_price_schema)]
     price: Patch<Price>,
     /// The currency of the price, ISO 4217.
     #[serde(default)]
-    #[schema(value_type = Option<String>, pattern = "^[A-Z]{3}$")]
+    #[schema(value_type = Option<Currency>)]
     currency: Patch<String>,
     /// Where to read more: `http` or `https`.
     #[serde(default)]
-    #[schema(value_type = Option<String>, format = "uri", max_length = 2048)]
+    #[schema(value_type = Option<String>, max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
     url: Patch<String>,
     /// A picture: `http` or `https`.
     #[serde(default)]
-    #[schema(value_type = Option<String>, format = "uri", max_length = 2048)]
+    #[schema(value_type = Option<String>, max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
     image: Patch<String>,
     /// Words that it is found by.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>, max_items = 100)]
+    #[schema(schema_with = optional_tags_schema)]
     tags: Patch<Vec<String>>,
     /// Merged member by member: one that is null goes.
     #[serde(default)]

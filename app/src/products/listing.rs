@@ -7,10 +7,13 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Product;
-use super::input::LEVEL_SEPARATOR;
+use super::input::{LEVEL_SEPARATOR, WORD_CHARS_MAX};
 use super::price::Price;
 use super::sql::{COLUMNS, category_path, folded, product};
 use crate::page;
+
+/// The longest path of the real catalogue has 132 characters; with everything else in the query it stays within a target of 8 KiB.
+const CATEGORY_CHARS_MAX: usize = 600;
 
 /// Which products, in which order, from where on.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -21,20 +24,20 @@ pub struct ListParams {
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<u32>,
     /// `next_cursor` of the page before; with the same `sort`.
-    #[param(max_length = 6000)]
+    #[param(min_length = 1, max_length = 5000, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     /// The order; `-` for descending. Products without a price come last.
     #[param(inline)]
     sort: Option<Sort>,
     /// A category with everything below it, as a path: `eyeliner > liquid`.
-    #[param(max_length = 2100, example = "headphones")]
+    #[param(max_length = 600, pattern = r"^[^\u0000]*$", example = "headphones")]
     category: Option<String>,
     /// Who makes it.
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = r"^[^\u0000]*$")]
     manufacturer: Option<String>,
     /// What kind of thing it is.
     #[serde(rename = "type")]
-    #[param(max_length = 200)]
+    #[param(max_length = 200, pattern = r"^[^\u0000]*$")]
     kind: Option<String>,
     /// Least price.
     #[param(max_length = 17, pattern = r"^[0-9]{1,12}(\.[0-9]{1,4})?$")]
@@ -131,6 +134,10 @@ impl FilterParams {
             if text.as_deref().is_some_and(|text| text.contains('\0')) {
                 fields.note(name, Flaw::new("invalid_character", "must not contain U+0000"));
             }
+            let most = if name == "category" { CATEGORY_CHARS_MAX } else { WORD_CHARS_MAX };
+            if text.as_deref().is_some_and(|text| text.chars().count() > most) {
+                fields.note(name, Flaw::new("too_long", format!("must have at most {most} characters")));
+            }
         }
         fields.finish().map_err(|error| {
             let named = error.fields().first().map(|field| format!("Query parameter `{}` {}", field.field, field.message)).unwrap_or_default();
@@ -175,7 +182,7 @@ pub struct Listing {
 
 impl Listing {
     /// # Errors
-    /// [`codes::INVALID_QUERY`], [`crate::codes::INVALID_CURSOR`].
+    /// [`codes::INVALID_QUERY`], [`crate::codes::CURSOR_NOT_FOUND`].
     pub fn parse(params: ListParams) -> Result<Self> {
         let (limit, sort) = (page::limit(params.limit)?, params.sort.unwrap_or(Sort::Age));
         let after = params.cursor.as_deref().map(page::decode_cursor::<Position>).transpose()?;
@@ -187,8 +194,8 @@ impl Listing {
             Key::Nothing => position.sort.column() == "price_e4",
         };
         if after.as_ref().is_some_and(|position| position.sort != sort || !fits(position)) {
-            let error = Error::new(&crate::codes::INVALID_CURSOR).with_message("The cursor belongs to a list of another order");
-            return Err(error.with_field("cursor", "invalid_format", "must be a cursor of this list"));
+            let error = Error::new(&crate::codes::CURSOR_NOT_FOUND).with_message("The cursor belongs to a list of another order");
+            return Err(error.with_field("cursor", "unknown_cursor", "must be a `next_cursor` of this list"));
         }
         let ListParams { category, manufacturer, kind, price_min, price_max, .. } = params;
         let filters = FilterParams { category, manufacturer, kind, price_min, price_max }.parse()?;

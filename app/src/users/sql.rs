@@ -51,7 +51,7 @@ pub async fn page(session: &mut Session, after: Option<(i64, Uuid)>, limit: i64)
     let rows = match after {
         None => query(format!("{SELECT} ORDER BY u.created_at, u.id LIMIT $1")).bind(limit).fetch_all(session).await?,
         Some((created_at_us, id)) => {
-            let created_at = Timestamp::from_microsecond(created_at_us).map_err(|error| Error::new(&codes::INVALID_CURSOR).caused_by(error))?;
+            let created_at = Timestamp::from_microsecond(created_at_us).map_err(|error| Error::new(&codes::CURSOR_NOT_FOUND).caused_by(error))?;
             let text = format!("{SELECT} WHERE (u.created_at, u.id) > ($1, $2) ORDER BY u.created_at, u.id LIMIT $3");
             query(text).bind(created_at).bind(id).bind(limit).fetch_all(session).await?
         }

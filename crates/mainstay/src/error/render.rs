@@ -4,6 +4,8 @@ use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{Array, ArrayBuilder, ObjectBuilder};
 
 use super::{Error, FieldError};
 
@@ -52,24 +54,26 @@ pub enum Detail {
 #[schema(as = Error)]
 pub struct ErrorBody {
     /// Always `error`.
-    #[schema(value_type = String, pattern = "^error$", example = "error")]
+    #[schema(value_type = String, pattern = "^error$", max_length = 5, example = "error")]
     pub status: &'static str,
     /// The stable name of the failure.
-    #[schema(value_type = String, example = "validation_failed")]
+    #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$", example = "validation_failed")]
     pub code: &'static str,
     /// What went wrong, in words.
-    #[schema(example = "Validation failed")]
+    #[schema(max_length = 1000, example = "Validation failed")]
     pub message: String,
     /// The fields that are wrong; empty unless the input was.
+    #[schema(max_items = 100)]
     pub errors: Vec<FieldError>,
     /// The chain of causes of a fault, in development only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = causes_schema)]
     pub causes: Vec<String>,
     /// The id under which the log knows this request.
-    #[schema(example = "0198c5c2e1f47c6f9d0a3b5e8f214a77")]
+    #[schema(max_length = 128, pattern = "^[A-Za-z0-9._-]+$", example = "0198c5c2e1f47c6f9d0a3b5e8f214a77")]
     pub request_id: String,
     /// When it happened, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub timestamp: Timestamp,
 }
 
@@ -79,30 +83,49 @@ pub struct ErrorBody {
 pub struct ProblemBody {
     /// Identifies the kind of problem.
     #[serde(rename = "type")]
-    #[schema(example = "urn:mainstay:error:validation_failed")]
+    #[schema(max_length = 100, pattern = "^urn:", example = "urn:mainstay:error:validation_failed")]
     pub kind: String,
     /// The kind of problem in words.
-    #[schema(value_type = String, example = "Validation failed")]
+    #[schema(value_type = String, max_length = 200, example = "Validation failed")]
     pub title: &'static str,
     /// The status of the answer.
     #[schema(example = 400, minimum = 400, maximum = 599)]
     pub status: u16,
     /// What went wrong this time.
-    #[schema(example = "Validation failed")]
+    #[schema(max_length = 1000, example = "Validation failed")]
     pub detail: String,
     /// The stable name of the failure.
-    #[schema(value_type = String, example = "validation_failed")]
+    #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$", example = "validation_failed")]
     pub code: &'static str,
     /// The fields that are wrong; empty unless the input was.
+    #[schema(max_items = 100)]
     pub errors: Vec<FieldError>,
     /// The chain of causes of a fault, in development only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = causes_schema)]
     pub causes: Vec<String>,
     /// The id under which the log knows this request.
+    #[schema(max_length = 128, pattern = "^[A-Za-z0-9._-]+$", example = "0198c5c2e1f47c6f9d0a3b5e8f214a77")]
     pub request_id: String,
     /// When it happened, RFC 3339.
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub timestamp: Timestamp,
+}
+
+/// The longest text of an answer: names of unknown members and the like are the caller's own words, and come back shortened.
+const TEXT_CHARS_MAX: usize = 1000;
+
+fn clipped(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        None => text,
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
+    }
+}
+
+fn causes_schema() -> Array {
+    let cause = ObjectBuilder::new().schema_type(Type::String).max_length(Some(TEXT_CHARS_MAX));
+    // As many as `Error::causes` follows.
+    ArrayBuilder::new().items(cause).max_items(Some(8)).description(Some("The chain of causes of a failure, in development only.")).build()
 }
 
 impl Error {
@@ -111,7 +134,10 @@ impl Error {
         let code = self.code();
         let request_id = request_id.to_owned();
         let causes = if detail == Detail::Causes { self.causes() } else { Vec::new() };
-        let (message, errors) = (self.message().to_owned(), self.fields().to_vec());
+        let causes = causes.into_iter().map(clipped).collect();
+        let message = clipped(self.message().to_owned());
+        let errors = self.fields().iter().cloned().map(|flaw| FieldError { field: clipped(flaw.field), code: flaw.code, message: clipped(flaw.message) });
+        let errors = errors.collect();
         let written = match form {
             Form::Envelope => serde_json::to_vec(&ErrorBody { status: "error", code: code.name, message, errors, causes, request_id, timestamp }),
             Form::Problem => serde_json::to_vec(&ProblemBody {
@@ -155,6 +181,13 @@ mod tests {
         let told = |detail| String::from_utf8(error.render(error.status(), Form::Envelope, detail, "id", Timestamp::UNIX_EPOCH)).unwrap();
         assert!(told(Detail::Causes).contains("the disk is on fire"));
         assert!(!told(Detail::Message).contains("fire"));
+    }
+
+    #[test]
+    fn the_callers_own_words_come_back_shortened() {
+        let error = Error::new(&codes::VALIDATION_FAILED).with_field("é".repeat(5000), "unknown_field", "is not known here");
+        let body: serde_json::Value = serde_json::from_slice(&error.render(Form::Envelope, Detail::Message, "id", Timestamp::UNIX_EPOCH)).unwrap();
+        assert_eq!(body["errors"][0]["field"].as_str().unwrap().chars().count(), TEXT_CHARS_MAX);
     }
 
     #[test]
