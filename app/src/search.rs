@@ -14,6 +14,9 @@ use mainstay::error::{Error, Result};
 use mainstay::extract::Query;
 use mainstay_search::{Filter, PATH_SEPARATOR};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ArrayBuilder, Object, ObjectBuilder, Ref};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -77,8 +80,22 @@ pub struct Found {
     #[schema(example = 12.3)]
     pub score: f32,
     /// Where the words stand: escaped HTML with `<mark>`, by field.
-    #[schema(example = json!({"name": "Sony <mark>Wireless</mark>"}))]
+    #[schema(schema_with = highlights_schema)]
     pub highlights: BTreeMap<String, String>,
+}
+
+fn highlights_schema() -> Object {
+    // A snippet has 160 characters; escaping makes at most six of one, and every one could be marked.
+    let html = ObjectBuilder::new().schema_type(Type::String).max_length(Some(4000)).pattern(Some(r"^[^\u0000]*$"));
+    let object = ObjectBuilder::new().description(Some("Where the words stand: escaped HTML with `<mark>`, by field."));
+    object.additional_properties(Some(html)).max_properties(Some(10)).examples([json!({"name": "Sony <mark>Wireless</mark>"})]).build()
+}
+
+fn facets_schema() -> Object {
+    let counts = || ArrayBuilder::new().items(Ref::from_schema_name("FacetCount")).max_items(Some(100));
+    let object = ObjectBuilder::new().description(Some("The most frequent values among the products found."));
+    let object = ["category", "manufacturer", "type"].into_iter().fold(object, |object, name| object.property(name, counts()).required(name));
+    object.examples([json!({"category": [{"value": "headphones", "count": 7}], "manufacturer": [{"value": "Sony", "count": 3}], "type": []})]).build()
 }
 
 /// A value and how many products have it.
@@ -105,7 +122,7 @@ pub struct SearchMeta {
     #[schema(required, max_length = 8000, pattern = r"^[^\u0000]*$", example = "wireless headphones")]
     pub corrected: Option<String>,
     /// The most frequent values among the products found.
-    #[schema(example = json!({"category": [{"value": "headphones", "count": 7}], "manufacturer": [{"value": "Sony", "count": 3}], "type": []}))]
+    #[schema(schema_with = facets_schema)]
     pub facets: BTreeMap<String, Vec<FacetCount>>,
 }
 

@@ -1,7 +1,7 @@
 //! What the derived schemas cannot say: bounds of the items of a list, and a price that is a text or a number.
 
 use utoipa::openapi::schema::{SchemaType, Type};
-use utoipa::openapi::{Array, ArrayBuilder, Object, ObjectBuilder};
+use utoipa::openapi::{Array, ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat};
 
 const TEXT: &str = r"^[^\u0000]*$";
 
@@ -47,6 +47,7 @@ pub fn optional_price_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Integer, Type::Null]))
         .description(Some("The price: a decimal in a string, which is exact, or a number."))
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
         .max_length(Some(17))
         .pattern(Some(r"^[0-9]{1,12}(\.[0-9]{1,4})?$"))
         .minimum(Some(0))
