@@ -28,6 +28,7 @@ use crate::page::{self, Page, PageMeta};
 use self::input::{ChangeProduct, Content, WriteProduct};
 use self::listing::{ListParams, Listing};
 use self::price::Price;
+pub use self::schemas::AnyValue;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -252,7 +253,7 @@ async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<Pro
 
 /// Brings a removed product back.
 ///
-/// For administrators. Not when another product has taken its number meanwhile.
+/// For administrators. One that was not removed stays as it is. Not when another product has taken its number meanwhile.
 #[utoipa::path(post, path = "/api/products/{id}/restore", tag = "products", operation_id = "restoreProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
@@ -261,8 +262,9 @@ async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<Pro
         .writes
         .finish(async move {
             let mut transaction = database.begin(deadline).await?;
-            let restored = sql::restore(&mut transaction, id, now).await?;
-            let product = sql::find(&mut transaction, id).await?.filter(|_| restored).ok_or_else(not_found)?;
+            // One that is there already is answered as it is: who asks twice wants the same.
+            sql::restore(&mut transaction, id, now).await?;
+            let product = sql::find(&mut transaction, id).await?.ok_or_else(not_found)?;
             transaction.commit().await?;
             Ok::<_, Error>(product)
         })

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::Product;
 use super::currency::{Currency, is_currency};
 use super::price::Price;
-pub use super::schemas::{category_schema, optional_category_schema, optional_price_schema, optional_tags_schema, tags_schema};
+pub use super::schemas::{category_schema, optional_attributes_schema, optional_category_schema, optional_price_schema, optional_tags_schema, tags_schema};
 
 /// The longest name of the real catalogue has 148 characters.
 const NAME_CHARS_MAX: usize = 500;
@@ -23,7 +23,7 @@ const TAGS_MAX: usize = 100;
 /// What browsers still follow.
 const URL_CHARS_MAX: usize = 2048;
 /// A tenth of the body limit: attributes travel in every list.
-const ATTRIBUTES_BYTES_MAX: usize = 100_000;
+pub const ATTRIBUTES_BYTES_MAX: usize = 100_000;
 /// Stands between the levels of a category wherever a path is one text.
 pub const LEVEL_SEPARATOR: &str = " > ";
 
@@ -77,7 +77,7 @@ pub struct WriteProduct {
     pub tags: Option<Vec<String>>,
     /// Whatever else is known: any object.
     #[serde(default)]
-    #[schema(value_type = Option<Object>, example = json!({"wireless": true}))]
+    #[schema(schema_with = optional_attributes_schema)]
     pub attributes: Option<Map<String, Value>>,
 }
 
@@ -221,7 +221,7 @@ pub struct ChangeProduct {
     tags: Patch<Vec<String>>,
     /// Merged member by member: one that is null goes.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = optional_attributes_schema)]
     attributes: Patch<Map<String, Value>>,
 }
 

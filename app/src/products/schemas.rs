@@ -1,7 +1,10 @@
 //! What the derived schemas cannot say: bounds of the items of a list, and a price that is a text or a number.
 
-use utoipa::openapi::schema::{SchemaType, Type};
-use utoipa::openapi::{Array, ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat};
+use utoipa::openapi::schema::{AnyOfBuilder, SchemaType, Type};
+use utoipa::openapi::{Array, ArrayBuilder, KnownFormat, Object, ObjectBuilder, Ref, RefOr, Schema, SchemaFormat};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::input::ATTRIBUTES_BYTES_MAX;
 
 const TEXT: &str = r"^[^\u0000]*$";
 
@@ -40,6 +43,34 @@ pub fn tags_schema() -> Array {
 /// Tags, or null.
 pub fn optional_tags_schema() -> Array {
     or_null(tags())
+}
+
+/// Any JSON value without U+0000 in a text or a name: PostgreSQL cannot store that.
+#[derive(Debug, Clone, Copy)]
+pub struct AnyValue;
+
+impl PartialSchema for AnyValue {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(ATTRIBUTES_BYTES_MAX)).pattern(Some(TEXT));
+        let other = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Number, Type::Null]));
+        let items = ArrayBuilder::new().items(Ref::from_schema_name("AnyValue")).max_items(Some(ATTRIBUTES_BYTES_MAX));
+        let any = AnyOfBuilder::new().item(text).item(other).item(items).item(members(Type::Object.into()));
+        any.description(Some("Any JSON value, without U+0000.")).into()
+    }
+}
+
+impl ToSchema for AnyValue {}
+
+fn members(kind: SchemaType) -> ObjectBuilder {
+    let name = ObjectBuilder::new().schema_type(Type::String).max_length(Some(ATTRIBUTES_BYTES_MAX)).pattern(Some(TEXT)).build();
+    let object = ObjectBuilder::new().schema_type(kind).property_names(Some(name));
+    object.additional_properties(Some(Ref::from_schema_name("AnyValue")))
+}
+
+/// Attributes, or null.
+pub fn optional_attributes_schema() -> Object {
+    let object = members(SchemaType::from_iter([Type::Object, Type::Null]));
+    object.description(Some("Whatever else is known: any object, of 100,000 bytes at most.")).examples([serde_json::json!({"wireless": true})]).build()
 }
 
 /// A price as it is written: the text is the exact form; a number is taken by its shortest digits, and a whole one always fits.

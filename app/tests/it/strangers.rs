@@ -215,7 +215,7 @@ async fn every_answer_has_a_status_that_the_document_declares(ground: Arc<Ground
             answers.push(admin.ask(&operation.method, &operation.path.replace("{id}", "7"), &[], b"").await);
         }
         if operation.has_query {
-            for query in ["?limit=0", "?cursor=bent", "?colour=red", "?limit=1&limit=2", "?%00=%00"] {
+            for query in ["?limit=0", "?cursor=bent", "?cursor=bent!", "?colour=red", "?limit=1&limit=2", "?%00=%00"] {
                 answers.push(admin.get(&format!("{path}{query}")).await);
             }
         }
