@@ -23,6 +23,7 @@ pub fn router(app: App, metrics: Metrics, log: Sink) -> Router {
             metrics::gauge!("mainstay_writes_in_progress").set(app.writes.in_progress() as f64);
         }
         metrics::counter!("mainstay_log_lines_dropped_total").absolute(log.dropped());
+        metrics::counter!("mainstay_search_failures_total").absolute(search.failures);
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render()).into_response()
     };
     Router::new()
