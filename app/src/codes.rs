@@ -28,3 +28,21 @@ table! {
     /// The last administrator cannot go: nobody could let anybody in again.
     LAST_ADMIN = "last_admin", 409, "The last administrator cannot be removed or lose the role";
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_of_errors_lists_every_code_and_no_other() {
+        let page = include_str!("../../docs/errors.md");
+        let told: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("| `") && line.split('|').nth(2).is_some_and(|cell| cell.trim().parse::<u16>().is_ok()))
+            .collect();
+        let codes: Vec<_> = mainstay::error::codes::ALL.iter().chain(super::ALL).collect();
+        for code in &codes {
+            let row = format!("| `{}` | {} | {} | ", code.name, code.status.as_u16(), code.message);
+            assert!(told.iter().any(|line| line.starts_with(&row)), "docs/errors.md needs the row {row}");
+        }
+        assert_eq!(told.len(), codes.len(), "docs/errors.md lists a code that does not exist, or one twice");
+    }
+}
