@@ -73,11 +73,21 @@ pub struct Product {
     pub currency: Option<String>,
     /// Where to read more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "https://example.com/xm5", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
+    #[schema(
+        nullable = false,
+        example = "https://example.com/xm5",
+        max_length = 2048,
+        pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#
+    )]
     pub url: Option<String>,
     /// A picture.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, example = "https://example.com/xm5.jpg", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
+    #[schema(
+        nullable = false,
+        example = "https://example.com/xm5.jpg",
+        max_length = 2048,
+        pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#
+    )]
     pub image: Option<String>,
     /// Words that it is found by.
     #[schema(schema_with = input::tags_schema)]

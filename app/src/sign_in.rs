@@ -32,7 +32,12 @@ struct Register {
     #[schema(value_type = Email, example = "ada@example.com")]
     email: String,
     /// The person's name: any text that shows, without control characters.
-    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$")]
+    #[schema(
+        example = "Ada Lovelace",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+    )]
     name: String,
     /// 8 to 128 characters.
     #[schema(value_type = String, format = Password, example = "a long sentence is best", min_length = 8, max_length = 128, pattern = r"^[^\u0000]*$")]
@@ -71,7 +76,11 @@ struct Login {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Signed {
     /// For `Authorization: Bearer`.
-    #[schema(max_length = 4096, pattern = r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", example = "eyJ0eXAiOiJhdCtqd3QifQ.eyJzdWIiOiIzZjJjMWI5ZSJ9.c2lnbmF0dXJl")]
+    #[schema(
+        max_length = 4096,
+        pattern = r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$",
+        example = "eyJ0eXAiOiJhdCtqd3QifQ.eyJzdWIiOiIzZjJjMWI5ZSJ9.c2lnbmF0dXJl"
+    )]
     access_token: String,
     /// Always `Bearer`.
     #[schema(pattern = "^Bearer$", max_length = 6, example = "Bearer")]

@@ -37,7 +37,12 @@ pub struct User {
     #[schema(value_type = Email, example = "ada@example.com")]
     pub email: String,
     /// The person's name.
-    #[schema(example = "Ada Lovelace", min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$")]
+    #[schema(
+        example = "Ada Lovelace",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+    )]
     pub name: String,
     /// What the account may do.
     pub role: Role,

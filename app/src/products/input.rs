@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 use super::Product;
 use super::currency::{Currency, is_currency};
 use super::price::Price;
-pub use super::schemas::{category_schema, optional_attributes_schema, optional_category_schema, optional_price_schema, optional_tags_schema, tags_schema};
+pub use super::schemas::{
+    category_schema, optional_attributes_schema, optional_category_schema, optional_price_schema, optional_tags_schema, tags_schema,
+};
 
 /// The longest name of the real catalogue has 148 characters.
 const NAME_CHARS_MAX: usize = 500;
@@ -65,11 +67,19 @@ pub struct WriteProduct {
     pub currency: Option<String>,
     /// Where to read more: `http` or `https`.
     #[serde(default)]
-    #[schema(example = "https://example.com/hp-0001", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
+    #[schema(
+        example = "https://example.com/hp-0001",
+        max_length = 2048,
+        pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#
+    )]
     pub url: Option<String>,
     /// A picture: `http` or `https`.
     #[serde(default)]
-    #[schema(example = "https://example.com/hp-0001.jpg", max_length = 2048, pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#)]
+    #[schema(
+        example = "https://example.com/hp-0001.jpg",
+        max_length = 2048,
+        pattern = r#"^https?://[^/?#@<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^<>"`\\\u0000-\u001f\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"#
+    )]
     pub image: Option<String>,
     /// Words that it is found by.
     #[serde(default)]

@@ -70,7 +70,10 @@ fn members(kind: SchemaType) -> ObjectBuilder {
 /// Attributes, or null.
 pub fn optional_attributes_schema() -> Object {
     let object = members(SchemaType::from_iter([Type::Object, Type::Null]));
-    object.description(Some("Whatever else is known: any object, of 100,000 bytes at most.")).examples([serde_json::json!({"wireless": true})]).build()
+    object
+        .description(Some("Whatever else is known: any object, of 100,000 bytes at most."))
+        .examples([serde_json::json!({"wireless": true})])
+        .build()
 }
 
 /// A price as it is written: the text is the exact form; a number is taken by its shortest digits, and a whole one always fits.

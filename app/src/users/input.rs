@@ -155,7 +155,12 @@ pub struct CreateUser {
     #[schema(value_type = Email, example = "grace@example.com")]
     email: String,
     /// The person's name.
-    #[schema(example = "Grace Hopper", min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$")]
+    #[schema(
+        example = "Grace Hopper",
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+    )]
     name: String,
     /// 8 to 128 characters.
     #[schema(value_type = String, format = Password, example = "nanoseconds are short", min_length = 8, max_length = 128, pattern = r"^[^\u0000]*$")]

@@ -1,7 +1,6 @@
 //! What several layers need of a request, worked out once at the door and handed on.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -30,10 +29,9 @@ impl RequestId {
         if let Some(trace) = headers.get(TRACEPARENT).and_then(|value| trace_id(value.as_bytes())) {
             return Self(HeaderValue::from_bytes(trace).unwrap_or(HeaderValue::from_static("-")));
         }
-        let mut text = String::with_capacity(32);
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{:032x}", fresh());
-        Self(HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("-")))
+        let mut text = [0; 32];
+        Uuid::from_u128(fresh()).simple().encode_lower(&mut text);
+        Self(HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).unwrap_or(HeaderValue::from_static("-")))
     }
 
     /// The id as it is logged.

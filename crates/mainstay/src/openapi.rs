@@ -37,7 +37,8 @@ pub fn complete(document: &mut OpenApi, own: &[&'static Code]) {
         Some("The `access_token` of `POST /api/auth/login`: a JWT, verified as RFC8725 recommends, with its algorithm pinned to the key.".to_owned());
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
     for item in document.paths.paths.values_mut() {
-        let operations = [(&mut item.get, true), (&mut item.post, false), (&mut item.put, false), (&mut item.patch, false), (&mut item.delete, false)];
+        let operations =
+            [(&mut item.get, true), (&mut item.post, false), (&mut item.put, false), (&mut item.patch, false), (&mut item.delete, false)];
         for (operation, reads) in operations {
             if let Some(operation) = operation {
                 finish(operation, reads, own, &mut components);

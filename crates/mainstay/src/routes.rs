@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
@@ -70,7 +71,7 @@ impl Match {
 /// The table.
 #[derive(Clone)]
 pub struct RouteTable {
-    matcher: matchit::Router<Arc<Route>>,
+    matcher: Arc<matchit::Router<Arc<Route>>>,
     /// Every route, in the order of its number.
     pub all: Arc<[Arc<Route>]>,
 }
@@ -131,7 +132,7 @@ impl Routes {
             matcher.insert(route.pattern.clone(), route.clone()).unwrap_or_else(|error| panic!("{}: {error}", route.pattern));
             all.push(route);
         }
-        Self { router: router.with_state(()), table: RouteTable { matcher, all: all.into() } }
+        Self { router: router.with_state(()), table: RouteTable { matcher: Arc::new(matcher), all: all.into() } }
     }
 
     /// The table, for the layers.
@@ -144,7 +145,8 @@ impl Routes {
 impl Service<Request<Body>> for Routes {
     type Response = Response;
     type Error = Infallible;
-    type Future = Shortcut<Caught<RouteFuture<Infallible>>>;
+    // Boxed: it holds the whole request, and every layer outside would move it once more.
+    type Future = Shortcut<Pin<Box<Caught<RouteFuture<Infallible>>>>>;
 
     fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -154,7 +156,7 @@ impl Service<Request<Body>> for Routes {
         let matched = request.extensions().get::<Arc<Context>>().map(|context| context.route.clone());
         match matched.unwrap_or_else(|| self.table.find(request.method(), request.uri().path())) {
             Match::Found(_) => match panic::catch(AssertUnwindSafe(|| self.router.call(request))) {
-                Ok(future) => Shortcut::later(Caught::new(future)),
+                Ok(future) => Shortcut::later(Box::pin(Caught::new(future))),
                 Err(error) => Shortcut::now(error.into_response()),
             },
             Match::OtherMethod(route) if request.method() == Method::OPTIONS => {

@@ -21,10 +21,11 @@ pub enum Form {
 impl Form {
     /// The form that an `Accept` header asks for: problem details only when they are named.
     pub fn accepted(accept: Option<&HeaderValue>) -> Self {
-        let named = accept.and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        const NAME: &str = "application/problem+json";
+        let named = accept.filter(|value| value.len() >= NAME.len()).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             value.split(',').any(|range| {
                 let mut parts = range.split(';').map(str::trim);
-                let problem = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/problem+json"));
+                let problem = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(NAME));
                 problem && !parts.any(|parameter| matches!(parameter, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
             })
         });
@@ -136,7 +137,8 @@ impl Error {
         let causes = if detail == Detail::Causes { self.causes() } else { Vec::new() };
         let causes = causes.into_iter().map(clipped).collect();
         let message = clipped(self.message().to_owned());
-        let errors = self.fields().iter().cloned().map(|flaw| FieldError { field: clipped(flaw.field), code: flaw.code, message: clipped(flaw.message) });
+        let errors =
+            self.fields().iter().cloned().map(|flaw| FieldError { field: clipped(flaw.field), code: flaw.code, message: clipped(flaw.message) });
         let errors = errors.collect();
         let written = match form {
             Form::Envelope => serde_json::to_vec(&ErrorBody { status: "error", code: code.name, message, errors, causes, request_id, timestamp }),
@@ -186,7 +188,8 @@ mod tests {
     #[test]
     fn the_callers_own_words_come_back_shortened() {
         let error = Error::new(&codes::VALIDATION_FAILED).with_field("é".repeat(5000), "unknown_field", "is not known here");
-        let body: serde_json::Value = serde_json::from_slice(&error.render(Form::Envelope, Detail::Message, "id", Timestamp::UNIX_EPOCH)).unwrap();
+        let body: serde_json::Value =
+            serde_json::from_slice(&error.render(error.status(), Form::Envelope, Detail::Message, "id", Timestamp::UNIX_EPOCH)).unwrap();
         assert_eq!(body["errors"][0]["field"].as_str().unwrap().chars().count(), TEXT_CHARS_MAX);
     }
 

@@ -1,5 +1,6 @@
 //! The access line: what one request was and what became of it.
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -79,21 +80,24 @@ impl Access<'_> {
     }
 
     fn json(&self, line: &mut Vec<u8>, level: Level) -> std::io::Result<()> {
-        write!(line, r#"{{"timestamp":"{:.6}","level":"{}","message":"request","request_id":"{}","#, self.timestamp, name(level), self.request_id)?;
-        write!(line, r#""method":"#)?;
+        // Piece by piece, without the formatting machinery: this line is written for every request.
+        line.extend_from_slice(br#"{"timestamp":""#);
+        write_timestamp(line, self.timestamp);
+        put(line, r#"","level":""#, name(level));
+        put(line, r#"","message":"request","request_id":""#, self.request_id);
+        put(line, r#"","method":"#, "");
         serde_json::to_writer(&mut *line, self.method.as_str())?;
-        write!(line, r#","path":"#)?;
+        put(line, r#","path":"#, "");
         serde_json::to_writer(&mut *line, self.short_path())?;
-        write!(
-            line,
-            r#","route":"{}","status":{},"duration_us":{},"address":"{}""#,
-            self.route,
-            self.status(),
-            self.duration.as_micros(),
-            self.client
-        )?;
+        put(line, r#","route":""#, self.route);
+        put(line, r#"","status":"#, itoa::Buffer::new().format(self.status()));
+        put(line, r#","duration_us":"#, itoa::Buffer::new().format(self.duration.as_micros()));
+        put(line, r#","address":""#, "");
+        write_address(line, self.client)?;
+        line.push(b'"');
         if let Some(account) = self.account {
-            write!(line, r#","account":"{account}""#)?;
+            put(line, r#","account":""#, account.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+            line.push(b'"');
         }
         if let Some(error) = self.error {
             write!(line, r#","code":"{}","error":"#, error.code().name)?;
@@ -127,6 +131,43 @@ impl Access<'_> {
             }
         }
         writeln!(line, " from {} id {}", self.client, self.request_id)
+    }
+}
+
+fn put(line: &mut Vec<u8>, before: &str, value: &str) {
+    line.extend_from_slice(before.as_bytes());
+    line.extend_from_slice(value.as_bytes());
+}
+
+/// RFC 3339 with microseconds. The part that changes once a second is kept by the thread.
+fn write_timestamp(line: &mut Vec<u8>, timestamp: Timestamp) {
+    thread_local! {
+        static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let us = timestamp.as_microsecond();
+    let (second, fraction) = (us.div_euclid(1_000_000), us.rem_euclid(1_000_000));
+    SECOND.with_borrow_mut(|(kept, text)| {
+        if *kept != second {
+            *kept = second;
+            *text = timestamp.strftime("%Y-%m-%dT%H:%M:%S.").to_string();
+        }
+        line.extend_from_slice(text.as_bytes());
+    });
+    // Seven digits of which the first is the one added.
+    let mut digits = itoa::Buffer::new();
+    line.extend_from_slice(digits.format(fraction + 1_000_000).as_bytes().get(1..).unwrap_or_default());
+    line.push(b'Z');
+}
+
+fn write_address(line: &mut Vec<u8>, address: IpAddr) -> std::io::Result<()> {
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                put(line, if index == 0 { "" } else { "." }, itoa::Buffer::new().format(octet));
+            }
+            Ok(())
+        }
+        IpAddr::V6(address) => write!(line, "{address}"),
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn run<S: Stack>(mut stream: TcpStream, seat: Seat, service: S,
             shared.http2.store(protocol == Protocol::Http2, Relaxed);
             let limits = Arc::clone(&common.limits);
             let wire = Wire::new(stream, seen.freeze(), Arc::clone(shared), Arc::clone(&limits), service.clone());
-            let door = Door { service, shared: Arc::clone(shared), limits };
+            let door = Door { service: std::sync::Mutex::new(service), shared: Arc::clone(shared), limits };
             match protocol {
                 Protocol::Http1 => http1(wire, door, &mut watch, &common).await,
                 Protocol::Http2 => http2(wire, door, &mut watch, &common).await,

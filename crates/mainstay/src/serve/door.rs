@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use axum::body::Body;
 use http::header::CONNECTION;
@@ -25,7 +25,9 @@ const TURNS: u8 = 4;
 
 /// The service as hyper sees it, one per connection.
 pub(crate) struct Door<S> {
-    pub(crate) service: S,
+    /// One for the whole connection: a copy per request would touch the counts of everything that the layers share. The lock is never waited
+    /// for, because a connection is one task.
+    pub(crate) service: Mutex<S>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) limits: Arc<Limits>,
 }
@@ -48,12 +50,13 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
         let request = request.map(|incoming| {
             if fault.is_some() || incoming.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(incoming, Arc::clone(shared), asks)) }
         });
-        Answer {
-            state: State::Waiting { service: self.service.clone(), request: Some(request) },
-            flight: Some(flight),
-            closes: fault.is_some(),
-            turns: TURNS,
-        }
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => State::Running { future: service.call(request) },
+            // Asked again with the task's own waker.
+            Poll::Pending => State::Waiting { service: service.clone(), request: Some(request) },
+        };
+        Answer { state, flight: Some(flight), closes: fault.is_some(), turns: TURNS }
     }
 }
 

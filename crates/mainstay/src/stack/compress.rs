@@ -4,20 +4,18 @@
 //! tell the secret (BREACH).
 
 use std::convert::Infallible;
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context as Task, Poll, ready};
+use std::task::{Context as Task, Poll};
 
 use axum::body::Body;
 use axum::response::Response;
-use futures_util::future::Either;
+use futures_util::FutureExt;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request};
-use pin_project_lite::pin_project;
+use http::{Method, Request};
 use tower::{Layer, Service};
+use tower_http::compression::Compression;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
-use tower_http::compression::{Compression, ResponseFuture};
+
+use super::shortcut::{Amend, Amendment};
 
 const X_NO_COMPRESSION: HeaderName = HeaderName::from_static("x-no-compression");
 /// Up to this a body fits into a packet as it is: nothing is gained by making it smaller.
@@ -31,24 +29,17 @@ pub struct Never;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Compress;
 
-impl<S: Clone> Layer<S> for Compress {
+impl<S> Layer<S> for Compress {
     type Service = Compressing<S>;
     fn layer(&self, inner: S) -> Compressing<S> {
-        Compressing { plain: inner.clone(), compressed: Compression::new(inner).compress_when(Worthwhile) }
+        Compressing { inner }
     }
 }
 
 /// The service of [`Compress`].
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Compressing<S> {
-    plain: S,
-    compressed: Compression<S, Worthwhile>,
-}
-
-impl<S: fmt::Debug> fmt::Debug for Compressing<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compressing").field("inner", &self.plain).finish()
-    }
+    inner: S,
 }
 
 impl<S> Service<Request<Body>> for Compressing<S>
@@ -57,31 +48,56 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = CompressFuture<S::Future>;
+    type Future = Amend<S::Future, Wish>;
 
     fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        self.plain.poll_ready(task)
+        self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        match coding(request.headers()) {
-            None => Either::Left(self.plain.call(request)),
-            Some(coding) => {
-                // One coding, chosen here: the library answers 406 to `identity;q=0`, and a 406 helps nobody.
-                request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
-                let head = (request.method() == Method::HEAD).then_some(coding);
-                Either::Right(Smaller { future: self.compressed.call(request), head })
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let accepted = request.headers().get(header::ACCEPT_ENCODING).filter(|_| !request.headers().contains_key(X_NO_COMPRESSION)).cloned();
+        let wish = Wish { accepted, head: request.method() == Method::HEAD };
+        Amend::new(self.inner.call(request), wish)
+    }
+}
+
+/// What the client accepts. It is weighed only when there is an answer worth it: most are too small.
+pub struct Wish {
+    accepted: Option<HeaderValue>,
+    head: bool,
+}
+
+impl Amendment for Wish {
+    fn amend(self, response: &mut Response) {
+        let Some(accepted) = &self.accepted else { return };
+        if self.head {
+            if let Some(coding) = coding(accepted) {
+                describe_get(response, coding);
             }
+        } else if Worthwhile.should_compress(response)
+            && let Some(coding) = coding(accepted)
+        {
+            compress(response, coding);
         }
     }
 }
 
-/// The best coding that the client accepts; among equals the one that costs us least for what it gains.
-fn coding(headers: &HeaderMap) -> Option<&'static str> {
-    if headers.contains_key(X_NO_COMPRESSION) {
-        return None;
+/// Hands the answer to the library's service, as one that is there already. It gets one coding, chosen here: it would answer 406 to `identity;q=0`, and a
+/// 406 helps nobody.
+fn compress(response: &mut Response, coding: &'static str) {
+    let mut answer = Some(std::mem::take(response));
+    let inner = tower::service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(answer.take().unwrap_or_default())));
+    let mut request = Request::new(Body::empty());
+    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
+    // Ready at the first poll, because what is inside is.
+    if let Some(Ok(compressed)) = Compression::new(inner).compress_when(Worthwhile).call(request).now_or_never() {
+        *response = compressed.map(Body::new);
     }
-    let accepted = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
+}
+
+/// The best coding that the client accepts; among equals the one that costs us least for what it gains.
+fn coding(accepted: &HeaderValue) -> Option<&'static str> {
+    let accepted = accepted.to_str().ok()?;
     let quality = |name: &str| -> f32 {
         let mut any = 0.0;
         for item in accepted.split(',') {
@@ -113,8 +129,8 @@ pub struct Worthwhile;
 
 impl Predicate for Worthwhile {
     fn should_compress<B: http_body::Body>(&self, response: &http::Response<B>) -> bool {
-        // `SizeAbove` means from this size on.
-        shrinks(response) && SizeAbove::new(PLAIN_BYTES_MAX + 1).should_compress(response)
+        // `SizeAbove` means from this size on. Asked first: most answers are small.
+        SizeAbove::new(PLAIN_BYTES_MAX + 1).should_compress(response) && shrinks(response)
     }
 }
 
@@ -141,38 +157,12 @@ fn describe_get(response: &mut Response, coding: &'static str) {
     }
 }
 
-/// An answer that is on its way, perhaps smaller than it was.
-pub type CompressFuture<F> = Either<F, Smaller<F>>;
-
-pin_project! {
-    /// An answer that is compressed if that is worthwhile.
-    pub struct Smaller<F> {
-        #[pin]
-        future: ResponseFuture<F, Worthwhile>,
-        head: Option<&'static str>,
-    }
-}
-
-impl<F: Future<Output = Result<Response, Infallible>>> Future for Smaller<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(response) = ready!(this.future.poll(task));
-        let mut response = response.map(Body::new);
-        if let Some(coding) = *this.head {
-            describe_get(&mut response, coding);
-        }
-        Poll::Ready(Ok(response))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn chosen(accept: &'static str) -> Option<&'static str> {
-        coding(&[(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))].into_iter().collect())
+        coding(&HeaderValue::from_static(accept))
     }
 
     #[test]
@@ -186,7 +176,5 @@ mod tests {
         assert_eq!(chosen("gzip;q=nonsense"), None);
         assert_eq!(chosen("identity;q=0"), None);
         assert_eq!(chosen(""), None);
-        let opted_out = [(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip")), (X_NO_COMPRESSION, HeaderValue::from_static("1"))];
-        assert_eq!(coding(&opted_out.into_iter().collect()), None);
     }
 }

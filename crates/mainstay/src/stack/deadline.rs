@@ -74,7 +74,7 @@ pin_project! {
         #[pin] future: F,
         deadline: Instant,
         // Set only when the answer does not come at once: most do, and a timer costs more than the rest of this layer.
-        #[pin] timer: Option<Sleep>,
+        timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -82,16 +82,15 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for BoundedFuture<
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.project();
         if let Poll::Ready(answer) = this.future.poll(task) {
             return Poll::Ready(answer);
         }
-        if this.timer.is_none() {
-            this.timer.set(Some(sleep_until((*this.deadline).into())));
-        }
-        match this.timer.as_pin_mut().map(|timer| timer.poll(task)) {
-            Some(Poll::Ready(())) => Poll::Ready(Ok(Error::new(&codes::DEADLINE_EXCEEDED).into_response())),
-            _ => Poll::Pending,
+        let deadline = *this.deadline;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        match timer.as_mut().poll(task) {
+            Poll::Ready(()) => Poll::Ready(Ok(Error::new(&codes::DEADLINE_EXCEEDED).into_response())),
+            Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -44,14 +44,13 @@ impl<K: std::hash::Hash + Eq + Copy> Quota<K> {
     ///
     /// # Errors
     /// [`codes::RATE_LIMITED`] with `Retry-After` and the fields.
-    pub fn take(&self, key: K, now: std::time::Instant) -> Result<Standing, Error> {
+    pub fn take(&self, key: K, now: std::time::Instant) -> Result<Decision, Error> {
         let decision = self.limiter.take(key, now);
-        let standing = Standing { policy: self.policy.clone(), state: self.state(&decision) };
         if decision.allowed {
-            return Ok(standing);
+            return Ok(decision);
         }
         let error = Error::new(&codes::RATE_LIMITED).retry_after(decision.next);
-        Err(error.with_header(RATELIMIT, standing.state).with_header(RATELIMIT_POLICY, standing.policy))
+        Err(error.with_header(RATELIMIT, self.state(&decision)).with_header(RATELIMIT_POLICY, self.policy.clone()))
     }
 
     fn state(&self, decision: &Decision) -> HeaderValue {
@@ -66,18 +65,18 @@ fn seconds_up(duration: Duration) -> u64 {
     duration.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }
 
-/// What an admitted request's answer says of its quota.
+/// What an admitted request's answer says of its quota. Written only when the answer is there: until then it must be small.
 #[derive(Debug)]
 pub struct Standing {
-    policy: HeaderValue,
-    state: HeaderValue,
+    quota: Arc<Quota<ClientKey>>,
+    decision: Decision,
 }
 
 impl Amendment for Option<Standing> {
     fn amend(self, response: &mut Response) {
-        if let Some(standing) = self {
-            response.headers_mut().insert(RATELIMIT, standing.state);
-            response.headers_mut().insert(RATELIMIT_POLICY, standing.policy);
+        if let Some(Standing { quota, decision }) = self {
+            response.headers_mut().insert(RATELIMIT, quota.state(&decision));
+            response.headers_mut().insert(RATELIMIT_POLICY, quota.policy.clone());
         }
     }
 }
@@ -126,7 +125,10 @@ where
         let context = request.extensions().get::<Arc<Context>>();
         let counted = context.filter(|context| !context.route.unlimited() && !self.limit.exempt.contain(context.client));
         match counted.map(|context| self.limit.quota.take(context.client.into(), context.started)).transpose() {
-            Ok(standing) => Shortcut::later(Amend::new(self.inner.call(request), standing)),
+            Ok(decision) => {
+                let standing = decision.map(|decision| Standing { quota: self.limit.quota.clone(), decision });
+                Shortcut::later(Amend::new(self.inner.call(request), standing))
+            }
             Err(error) => Shortcut::now(error.into_response()),
         }
     }

@@ -9,11 +9,12 @@ use axum::response::Response;
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// An answer that is already there, or one to wait for.
+    /// An answer that is already there, or one to wait for. The former is boxed: the future is moved once per layer on the way out of the calls, and
+    /// must be small on the way that most requests take.
     #[project = Projected]
     pub enum Shortcut<F> {
         /// Answered by the layer itself.
-        Now { response: Option<Response> },
+        Now { response: Option<Box<Response>> },
         /// Answered from inside.
         Later { #[pin] future: F },
     }
@@ -21,7 +22,7 @@ pin_project! {
 
 impl<F> Shortcut<F> {
     pub(crate) fn now(response: Response) -> Self {
-        Self::Now { response: Some(response) }
+        Self::Now { response: Some(Box::new(response)) }
     }
 
     pub(crate) fn later(future: F) -> Self {
@@ -36,7 +37,7 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Shortcut<F> {
         match self.project() {
             Projected::Later { future } => future.poll(task),
             Projected::Now { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
+                Some(response) => Poll::Ready(Ok(*response)),
                 // Polled after completion, which no caller does; waiting for ever is what a fused future would do.
                 None => Poll::Pending,
             },

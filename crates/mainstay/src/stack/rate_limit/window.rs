@@ -34,8 +34,8 @@ pub struct Decision {
 #[derive(Debug)]
 pub struct Limiter<K> {
     max: u32,
-    window: Duration,
-    granule: Duration,
+    window_ns: u64,
+    granule_ns: u64,
     epoch: Instant,
     hasher: RandomState,
     shards: Box<[Mutex<Shard<K>>]>,
@@ -74,19 +74,29 @@ impl Window {
 impl<K: Hash + Eq + Copy> Limiter<K> {
     /// At most `max` requests of a key in any span of `window`.
     pub fn new(max: u32, window: Duration) -> Self {
-        let granule = (window / GRANULES).max(Duration::from_micros(100));
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let granule_ns = nanos((window / GRANULES).max(Duration::from_micros(100)));
         let shard = || Mutex::new(Shard { windows: HashMap::new(), overflow: Default::default(), swept_at: 0 });
         // The epoch lies a window back, so that subtracting a window from the first moments stays in range.
-        Self { max, window, granule, epoch: Instant::now(), hasher: RandomState::new(), shards: (0..SHARDS).map(|_| shard()).collect() }
+        Self {
+            max,
+            window_ns: nanos(window),
+            granule_ns,
+            epoch: Instant::now(),
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+        }
     }
 
     /// Counts a request of `key` at `now`, if it may pass. A refused request costs nothing, so a client that hammers is not locked out for ever.
     pub fn take(&self, key: K, now: Instant) -> Decision {
-        let since = now.saturating_duration_since(self.epoch);
+        // 64 bits of nanoseconds are 584 years.
+        let since = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
         // u32 granules last as long as 33 million windows; a process that runs longer than that with the shortest window saturates and refuses nothing wrongly for one window.
-        let passed = u32::try_from(since.as_nanos() / self.granule.as_nanos()).unwrap_or(u32::MAX - 1);
+        let granules = |ns: u64| u32::try_from(ns / self.granule_ns).unwrap_or(u32::MAX - 1);
+        let passed = granules(since);
         // An entry's granule ends at `end x granule`; the window has passed over it when that is at least a window ago.
-        let gone = since.checked_sub(self.window).map_or(0, |past| u32::try_from(past.as_nanos() / self.granule.as_nanos()).unwrap_or(u32::MAX));
+        let gone = since.checked_sub(self.window_ns).map_or(0, granules);
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash);
         let window = shard.window(key, hash, gone);
@@ -95,8 +105,9 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
         if allowed {
             window.admit(passed + 1);
         }
-        let oldest = window.admitted.front().map_or(since, |(end, _)| self.granule * *end);
-        Decision { allowed, remaining: self.max - window.total, next: (oldest + self.window).saturating_sub(since) }
+        let oldest = window.admitted.front().map_or(since, |(end, _)| self.granule_ns * u64::from(*end));
+        let next = oldest.saturating_add(self.window_ns).saturating_sub(since);
+        Decision { allowed, remaining: self.max - window.total, next: Duration::from_nanos(next) }
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K>> {
