@@ -151,7 +151,9 @@ async fn update(
         .writes
         .finish(async move {
             let mut transaction = database.begin(deadline).await?;
-            let current = sql::lock(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
+            let locked =
+                if change.role.is_some() { sql::lock_with_admins(&mut transaction, id).await? } else { sql::lock(&mut transaction, id).await? };
+            let current = locked.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
             if let Some(role) = change.role.filter(|role| *role != current.role) {
                 if current.role == Role::Admin {
                     sql::another_admin(&mut transaction, id).await?;
@@ -181,7 +183,7 @@ async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path
     app.writes
         .finish(async move {
             let mut transaction = database.begin(deadline).await?;
-            let current = sql::lock(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
+            let current = sql::lock_with_admins(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
             if current.role == Role::Admin {
                 sql::another_admin(&mut transaction, id).await?;
             }

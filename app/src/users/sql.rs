@@ -46,6 +46,17 @@ pub async fn lock(session: &mut Session, id: Uuid) -> Result<Option<User>> {
     }
 }
 
+/// An account by its id, kept from other writers together with all administrators. For whoever may take an administrator away: locked in one order, two who
+/// remove each other neither both succeed nor deadlock.
+pub async fn lock_with_admins(session: &mut Session, id: Uuid) -> Result<Option<User>> {
+    let text = session.dialect().sql(
+        "SELECT 1 AS one FROM users WHERE id = $1 OR (role = 'admin' AND disabled_at IS NULL) ORDER BY id FOR UPDATE",
+        "SELECT 1 AS one FROM users WHERE id = $1",
+    );
+    query(text).bind(id).fetch_all(session).await?;
+    find(session, id).await
+}
+
 /// Accounts after a position, oldest first.
 pub async fn page(session: &mut Session, after: Option<(i64, Uuid)>, limit: i64) -> Result<Vec<User>> {
     let rows = match after {
@@ -104,12 +115,11 @@ pub async fn delete(session: &mut Session, id: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that there is an administrator beside this one, and that none of them goes before the transaction ends.
+/// Makes sure that there is an administrator beside this one, and that none of them goes before the transaction ends. After [`lock_with_admins`].
 ///
 /// # Errors
 /// [`codes::LAST_ADMIN`].
 pub async fn another_admin(session: &mut Session, id: Uuid) -> Result<()> {
-    // Locked in one order, so that two administrators who remove each other do not both succeed, and do not deadlock either.
     let text = session.dialect().sql(
         "SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id FOR UPDATE",
         "SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id",
