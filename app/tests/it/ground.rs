@@ -36,7 +36,6 @@ pub(crate) const JWT_SECRET: &str = "a secret that is only used by the tests 012
 /// A database and a folder.
 #[derive(Debug)]
 pub(crate) struct Ground {
-    pub(crate) dialect: Dialect,
     pub(crate) url: String,
     folder: tempfile::TempDir,
     name: String,
@@ -58,7 +57,7 @@ impl Ground {
                 format!("{}/{name}", server.rsplit_once('/').unwrap().0)
             }
         };
-        let ground = Arc::new(Ground { dialect, url, folder, name: name.clone() });
+        let ground = Arc::new(Ground { url, folder, name: name.clone() });
         let outcome = tokio::spawn(test(ground)).await;
         if dialect == Dialect::Postgres {
             on_server(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
@@ -161,7 +160,6 @@ async fn on_server(text: &str) {
 pub(crate) struct Service {
     pub(crate) app: App,
     pub(crate) address: SocketAddr,
-    pub(crate) log: Sink,
     drain: Drain,
     serving: JoinHandle<Report>,
     accounts: AtomicUsize,
@@ -171,7 +169,6 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) id: Uuid,
-    pub(crate) email: String,
     pub(crate) client: Client,
 }
 
@@ -182,10 +179,11 @@ impl Service {
         let app = prepared.app;
         let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let (log, drain) = (Sink::memory(LogFormat::Json), Drain::new());
-        let serving = tokio::spawn(serve::serve(listener, app.service(log.clone(), Metrics::local()), Limits::default(), drain.clone()));
+        let drain = Drain::new();
+        let serving =
+            tokio::spawn(serve::serve(listener, app.service(Sink::memory(LogFormat::Json), Metrics::local()), Limits::default(), drain.clone()));
         app.health.ready();
-        Self { app, address, log, drain, serving, accounts: AtomicUsize::new(0) }
+        Self { app, address, drain, serving, accounts: AtomicUsize::new(0) }
     }
 
     /// A stranger.
@@ -198,19 +196,19 @@ impl Service {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
         let email = format!("{role}-{number}@example.com");
         let user = self.app.open_account(NewAccount::parse(&email, "Somebody", PASSWORD.into()).unwrap(), role).await.unwrap();
-        self.signed_in(user.id, email, role)
+        self.signed_in(user.id, role)
     }
 
     /// The first administrator, signed in.
     pub(crate) async fn admin(&self) -> Account {
         let email = mainstay_app::users::Email::parse(ADMIN).unwrap();
-        let (id, _, role) = mainstay_app::users::sql::credentials(&mut *self.app.read().await.unwrap(), &email).await.unwrap().unwrap();
-        self.signed_in(id, ADMIN.to_owned(), role)
+        let (id, _, role) = mainstay_app::users::sql::credentials(&mut self.app.read().await.unwrap(), &email).await.unwrap().unwrap();
+        self.signed_in(id, role)
     }
 
-    fn signed_in(&self, id: Uuid, email: String, role: Role) -> Account {
+    fn signed_in(&self, id: Uuid, role: Role) -> Account {
         let token = self.app.auth.tokens().issue(id, role, self.app.clock().now());
-        Account { id, email, client: self.stranger().with_token(token.expose_secret()) }
+        Account { id, client: self.stranger().with_token(token.expose_secret()) }
     }
 
     /// Ends the service in order.

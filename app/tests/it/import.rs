@@ -134,7 +134,7 @@ async fn what_was_imported_is_served_and_found(ground: Arc<Ground>) {
     let product = json!({"sku": "k-1", "name": "Quixotic kettle", "description": "It's \"hot\"\u{1f525}", "category": ["kitchen", "kettles"], "price": 19.9, "currency": "EUR", "attributes": {"litres": 1.7, "list": [1, null]}});
     let service = ground.start(&[]).await;
     // Into the database of a service that runs: it follows.
-    let output = import(&ground, &["--quiet", "-"], &lines(&[product.clone()])).await;
+    let output = import(&ground, &["--quiet", "-"], &lines(std::slice::from_ref(&product))).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let listed = service.stranger().get("/api/products").await.expect(200).data()[0].clone();
     for (name, value) in product.as_object().unwrap().iter().filter(|(name, _)| *name != "price") {

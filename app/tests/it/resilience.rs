@@ -128,7 +128,11 @@ async fn a_client_that_leaves_frees_its_connection(ground: Arc<Ground>) {
     let database = ground.database().await;
     let mut transaction = database.begin(None).await.unwrap();
     query("LOCK TABLE products IN ACCESS EXCLUSIVE MODE").execute(&mut transaction).await.unwrap();
-    let waiting = format!("SELECT count(*) AS n FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'", ground.name());
+    // The reads of one product. The search index reads too, whenever the log has something for it.
+    let waiting = format!(
+        "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query LIKE '%WHERE id = $1 AND%'",
+        ground.name()
+    );
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = TcpStream::connect(service.address).await.unwrap();
@@ -138,7 +142,7 @@ async fn a_client_that_leaves_frees_its_connection(ground: Arc<Ground>) {
     within(RECOVERY, "five statements wait", || async { ground.number(&waiting).await == 5 }).await;
     drop(clients);
     within(RECOVERY, "the statements of clients that left are ended", || async { ground.number(&waiting).await == 0 }).await;
-    within(RECOVERY, "their connections are free", || async { service.app.database.stats().in_use == 0 }).await;
+    within(RECOVERY, "their connections are free", || async { service.app.database.stats().in_use <= 1 }).await;
     transaction.rollback().await.unwrap();
     service.stranger().get(&path).await.expect(200);
 }

@@ -41,7 +41,7 @@ mod only {
         query("UPDATE products SET name = 'Latecomer', name_folded = 'latecomer'").once().execute(&mut transaction).await.unwrap();
         let other = created(&editor, &json!({"name": "Overtaker"})).await;
         ground.execute("UPDATE products SET name = 'Overtaken', name_folded = 'overtaken' WHERE name = 'Overtaker'").await;
-        assert_eq!(found(&editor, "early").await, [early.clone()], "what is not committed is not seen");
+        assert_eq!(found(&editor, "early").await, [early.as_str()], "what is not committed is not seen");
         transaction.commit().await.unwrap();
         within(FOLLOWED, "the late commit", || async { found(&editor, "latecomer").await == [early.clone()] }).await;
         within(FOLLOWED, "the one that overtook it", || async { found(&editor, "overtaken").await == [other.clone()] }).await;

@@ -120,13 +120,21 @@ async fn operations(service: &Service) -> Vec<Operation> {
 
 /// A body of the examples of a schema: what a reader of the documentation would send.
 fn example(document: &Value, schema: &Value) -> Value {
-    let name = schema["$ref"].as_str().unwrap().rsplit_once('/').unwrap().1;
-    let properties = document["components"]["schemas"][name]["properties"].as_object().unwrap();
+    let properties = resolved(document, schema)["properties"].as_object().unwrap();
     let given = properties.iter().filter_map(|(name, property)| {
-        let example = property.get("example").or_else(|| property["examples"].get(0))?;
+        let property = [property, resolved(document, property)];
+        let example = property.iter().find_map(|schema| schema.get("example").or_else(|| schema["examples"].get(0)))?;
         Some((name.clone(), example.clone()))
     });
     Value::Object(given.collect())
+}
+
+/// A schema, or the one that it names.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(name) => &document["components"]["schemas"][name.rsplit_once('/').unwrap().1],
+        None => schema,
+    }
 }
 
 async fn what_is_public_is_what_a_reviewer_has_seen(ground: Arc<Ground>) {
@@ -166,7 +174,7 @@ async fn a_stranger_is_refused_wherever_the_document_asks_for_a_token(ground: Ar
                 assert_eq!(answer.code(), code, "{}", operation.name());
                 assert!(answer.header("www-authenticate").is_some_and(|value| value.starts_with("Bearer")), "{}: {answer:?}", operation.name());
             }
-            if operation.media_types.first().is_some() {
+            if !operation.media_types.is_empty() {
                 let path = operation.path.replace("{id}", &target.to_string());
                 client.raw(&operation.method, &path, b"{").await.expect(401);
             }

@@ -272,11 +272,9 @@ async fn an_unknown_account_and_a_wrong_password_cannot_be_told_apart(ground: Ar
         }
     }
     assert_eq!(words.len(), 1, "{words:?}");
-    let median = |times: &mut Vec<Duration>| {
-        times.sort_unstable();
-        times[times.len() / 2].as_secs_f64()
-    };
-    let (known, unknown) = (median(&mut known), median(&mut unknown));
+    // The fastest of many: what a busy machine adds to some tries says nothing about the service.
+    let fastest = |times: &[Duration]| times.iter().min().unwrap().as_secs_f64();
+    let (known, unknown) = (fastest(&known), fastest(&unknown));
     assert!((known / unknown - 1.0).abs() < 0.3, "{known} s against {unknown} s");
 }
 
