@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay::error::{Error, Result, codes};
-use mainstay::store::{Database, Dialect, Session, query};
+use mainstay::store::{self, Database, Dialect, MigrationState, Session, query};
 use mainstay_search::{Change, Document, Fields, Hits, Index, Opened, flatten_json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::migrations::MIGRATIONS;
 use crate::products::{Product, sql};
 
 /// Products read and applied at once: about 2 MB of them.
@@ -31,6 +32,9 @@ const OWN_WRITE: Duration = Duration::from_secs(1);
 /// Writers that wait at once; each entry is 50 bytes. More than the stack lets in at once.
 const WAITING_MAX: usize = 10_000;
 
+/// The version of the migration that made the table of products and its change log.
+const PRODUCTS: i64 = 2;
+
 /// Processes on one data folder: two while one takes over from the other, and room for those that were started by mistake.
 const PLACES: u32 = 4;
 
@@ -43,6 +47,8 @@ pub struct Search(Arc<Inner>);
 
 struct Inner {
     index: Index,
+    /// Which database the index follows.
+    born: i64,
     /// As many searches at once as cores: more would only make each slower, and keep other work off the cores.
     cores: Semaphore,
     handed: mpsc::Sender<Handed>,
@@ -89,13 +95,14 @@ impl Search {
     /// Opens an index below `folder` and begins to follow the database. Each process has one of its own: the first that no other process holds.
     ///
     /// # Errors
-    /// When the folder cannot be written, or all places are taken.
+    /// When the folder cannot be written, all places are taken, or the database does not answer.
     pub async fn open(folder: &Path, database: Database) -> Result<Self> {
+        let born = born(&database).await?;
         for place in 0..PLACES {
             let folder = folder.join(place.to_string());
-            let opened = tokio::task::spawn_blocking(move || Index::open(folder, &fields())).await;
+            let opened = tokio::task::spawn_blocking(move || of_this_database(Index::open(folder, &fields())?, born)).await;
             match opened.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))? {
-                Ok(index) => return Ok(Self::follow(index, database)),
+                Ok(index) => return Ok(Self::follow(index, born, database)),
                 Err(mainstay_search::Error::Busy { .. }) => {}
                 Err(error) => return Err(Error::new(&codes::INTERNAL).with_message("The search index cannot be opened").caused_by(error)),
             }
@@ -110,17 +117,17 @@ impl Search {
     /// When the index cannot be made.
     pub fn in_memory(database: Database) -> Result<Self> {
         let index = Index::in_memory(&fields()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
-        Ok(Self::follow(index, database))
+        Ok(Self::follow(index, 0, database))
     }
 
-    fn follow(index: Index, database: Database) -> Self {
+    fn follow(index: Index, born: i64, database: Database) -> Self {
         match index.opened() {
             Opened::Existing { cursor } => tracing::debug!(cursor, documents = index.documents(), "search index opened"),
             Opened::Fresh { reason } => tracing::info!(reason = ?reason, "search index is built anew from the database"),
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (handed, receive) = mpsc::channel(WAITING_MAX);
-        let search = Self(Arc::new(Inner { index, cores: Semaphore::new(cores), handed, lag: Lag::default() }));
+        let search = Self(Arc::new(Inner { index, born, cores: Semaphore::new(cores), handed, lag: Lag::default() }));
         // The follower holds the index weakly: it ends when nobody searches any more.
         tokio::spawn(run(Arc::downgrade(&search.0), database, receive));
         search
@@ -174,22 +181,56 @@ impl fmt::Debug for Search {
     }
 }
 
-/// How far the index has read: the transaction and the number of the last change.
+/// Which database this is: the moment, in microseconds, at which the table of products was made in it. A dump keeps it.
+async fn born(database: &Database) -> Result<i64> {
+    let applied = store::migration_status(database, &MIGRATIONS).await.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+    let made = applied.iter().find_map(|status| match status.state {
+        MigrationState::Applied(at) if status.version == PRODUCTS => Some(at.as_microsecond()),
+        _ => None,
+    });
+    Ok(made.unwrap_or_default())
+}
+
+/// Empties an index that was filled from another database: its products would be found and could not be shown.
+fn of_this_database(index: Index, born: i64) -> std::result::Result<Index, mainstay_search::Error> {
+    if index.documents() > 0 && !Cursor::belongs(&index.cursor(), born) {
+        tracing::warn!(documents = index.documents(), "the search index belongs to another database; it is built anew");
+        index.apply([Change::RemoveAll], &Cursor::beginning(born).written())?;
+    }
+    Ok(index)
+}
+
+/// How far the index has read, and of which database: the transaction and the number of the last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cursor {
+    born: i64,
     xact: i64,
     seq: i64,
 }
 
 impl Cursor {
-    fn read(text: &str) -> Self {
-        let parsed = text.split_once(':').and_then(|(xact, seq)| Some(Self { xact: xact.parse().ok()?, seq: seq.parse().ok()? }));
+    fn beginning(born: i64) -> Self {
+        Self { born, xact: -1, seq: -1 }
+    }
+
+    /// The cursor of an index of this database.
+    fn read(text: &str, born: i64) -> Self {
         // From the beginning: what cannot be read is read again.
-        parsed.unwrap_or(Self { xact: -1, seq: -1 })
+        Self::parse(text).filter(|cursor| cursor.born == born).unwrap_or(Self::beginning(born))
+    }
+
+    fn belongs(text: &str, born: i64) -> bool {
+        Self::parse(text).is_some_and(|cursor| cursor.born == born)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':').map(str::parse);
+        let (born, xact, seq) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+        parts.next().is_none().then_some(Self { born, xact, seq })
     }
 
     fn written(self) -> String {
-        format!("{}:{}", self.xact, self.seq)
+        format!("{}:{}:{}", self.born, self.xact, self.seq)
     }
 }
 
@@ -241,9 +282,9 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
     if database.dialect() == Dialect::Sqlite {
         let text = "SELECT coalesce(max(seq), -1) AS seq FROM product_changes";
         let last: i64 = query(text).fetch_one(&mut *database.acquire(None).await?).await?.get("seq")?;
-        if Cursor::read(&search.index.cursor()).seq > last {
+        if Cursor::read(&search.index.cursor(), search.born).seq > last {
             tracing::warn!("the database is older than the search index, which reads it anew");
-            let beginning = Cursor::read("").written();
+            let beginning = Cursor::beginning(search.born).written();
             search.index.apply([], &beginning).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
         }
         return Ok(());
@@ -252,9 +293,9 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
     let text = "UPDATE product_changes SET xact = pg_current_xact_id()::text::bigint WHERE xact > pg_current_xact_id()::text::bigint";
     let moved = query(text).execute(&mut session).await?;
     let now: i64 = query("SELECT pg_current_xact_id()::text::bigint AS xact").fetch_one(&mut session).await?.get("xact")?;
-    if moved > 0 || Cursor::read(&search.index.cursor()).xact > now {
+    if moved > 0 || Cursor::read(&search.index.cursor(), search.born).xact > now {
         tracing::warn!(changes = moved, "the database comes from another server; the search index reads it anew");
-        let beginning = Cursor::read("").written();
+        let beginning = Cursor::beginning(search.born).written();
         search.index.apply([], &beginning).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
     }
     Ok(())
@@ -263,7 +304,7 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
 /// Reads one batch of changes with the products that were handed over, and applies them together. Is there more?
 async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -> Result<bool> {
     let mut session = database.acquire(None).await?;
-    let mut cursor = Cursor::read(&search.index.cursor());
+    let mut cursor = Cursor::read(&search.index.cursor(), search.born);
     let changes = changes(&mut session, cursor).await?;
     let more = changes.len() as i64 == BATCH;
     if let Some((_, last)) = changes.last() {
@@ -301,7 +342,7 @@ async fn changes(session: &mut Session, after: Cursor) -> Result<Vec<(Uuid, Curs
         "SELECT product_id, xact, seq FROM product_changes WHERE (xact, seq) > ($1, $2) ORDER BY xact, seq LIMIT $3",
     );
     let rows = query(text).bind(after.xact).bind(after.seq).bind(BATCH).fetch_all(session).await?;
-    rows.iter().map(|row| Ok((row.get("product_id")?, Cursor { xact: row.get("xact")?, seq: row.get("seq")? }))).collect()
+    rows.iter().map(|row| Ok((row.get("product_id")?, Cursor { xact: row.get("xact")?, seq: row.get("seq")?, ..after }))).collect()
 }
 
 async fn behind(session: &mut Session, after: Cursor) -> Result<i64> {
@@ -338,10 +379,11 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_and_a_broken_one_begins_again() {
-        let cursor = Cursor { xact: 7, seq: 42 };
-        assert_eq!(Cursor::read(&cursor.written()), cursor);
-        for broken in ["", "7", "7:x", "nonsense"] {
-            assert_eq!(Cursor::read(broken), Cursor { xact: -1, seq: -1 });
+        let cursor = Cursor { born: 5, xact: 7, seq: 42 };
+        assert_eq!(Cursor::read(&cursor.written(), 5), cursor);
+        assert_eq!(Cursor::read(&cursor.written(), 6), Cursor::beginning(6), "another database is read from its beginning");
+        for broken in ["", "5", "5:7", "5:7:x", "5:7:42:1", "nonsense"] {
+            assert_eq!(Cursor::read(broken, 5), Cursor::beginning(5), "{broken}");
         }
     }
 }

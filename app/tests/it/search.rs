@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::auth::Role;
-use mainstay::store::query;
+use mainstay::store::{Dialect, query};
 use serde_json::{Value, json};
 
 use crate::client::{Client, encoded};
@@ -24,6 +24,7 @@ on_both! {
     a_parameter_that_is_not_allowed_is_named
     an_index_survives_a_restart_without_being_built_again
     a_damaged_index_is_built_again
+    an_index_of_another_database_is_built_anew
     two_processes_on_one_folder_both_find_everything
 }
 
@@ -320,6 +321,26 @@ async fn a_damaged_index_is_built_again(ground: Arc<Ground>) {
     assert!(damaged > 2, "there were files to damage in {}", folder.display());
     let service = ground.start(&[]).await;
     within(FOLLOWED, "everything is found again", || async { found(&service.stranger(), "lamp").await.len() == 24 }).await;
+}
+
+async fn an_index_of_another_database_is_built_anew(ground: Arc<Ground>) {
+    let service = ground.start(&[]).await;
+    created(&service.account(Role::Editor).await.client, &json!({"name": "Of the first database"})).await;
+    stopped(service, &ground).await;
+    // The folder is kept, the database is another one: deleted and made again, or named by another setting.
+    let moved = match ground.dialect {
+        Dialect::Sqlite => "UPDATE schema_migrations SET applied_at = applied_at + 1",
+        Dialect::Postgres => "UPDATE schema_migrations SET applied_at = applied_at + interval '1 second'",
+    };
+    ground.execute(moved).await;
+    ground.execute("DELETE FROM products").await;
+    ground.execute("DELETE FROM product_changes").await;
+    let service = ground.start(&[]).await;
+    let answer = service.stranger().get("/api/products/search?q=database").await.expect(200);
+    assert_eq!(answer.json()["meta"]["total"], 0, "nothing is found that is not there: {}", answer.text());
+    let admin = service.admin().await.client;
+    let second = created(&admin, &json!({"name": "Of the second database"})).await;
+    assert_eq!(found(&admin, "database").await, [second]);
 }
 
 async fn two_processes_on_one_folder_both_find_everything(ground: Arc<Ground>) {

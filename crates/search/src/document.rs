@@ -105,6 +105,8 @@ pub enum Change {
     Put(Document),
     /// There is no such document any more; to remove one that never was is no error.
     Remove(Uuid),
+    /// There is no document any more: the application's data is another one. What follows in later batches fills the index anew.
+    RemoveAll,
 }
 
 /// The id as a term. Hex without dashes: the shortest text that sorts like the id.

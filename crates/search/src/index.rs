@@ -231,6 +231,9 @@ impl Index {
                 Change::Remove(id) => {
                     writer.delete_term(self.id_term(id));
                 }
+                Change::RemoveAll => {
+                    writer.delete_all_documents()?;
+                }
             }
         }
         let mut prepared = writer.prepare_commit()?;

@@ -53,6 +53,20 @@ fn an_index_comes_back_with_its_cursor_and_documents() {
 }
 
 #[test]
+fn an_index_that_is_emptied_is_filled_anew_and_stays_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path(), &fields()).unwrap();
+    index.apply([Change::Put(named(1, "lamp")), Change::Put(named(2, "chair"))], "7").unwrap();
+    index.apply([Change::RemoveAll], "other").unwrap();
+    assert_eq!((index.documents(), index.cursor().as_str()), (0, "other"));
+    index.apply([Change::Put(named(3, "lamp"))], "other 1").unwrap();
+    assert_eq!(found(&index, "lamp"), [3]);
+    drop(index);
+    let index = Index::open(dir.path(), &fields()).unwrap();
+    assert_eq!((found(&index, ""), index.cursor().as_str()), (vec![3], "other 1"));
+}
+
+#[test]
 fn a_second_holder_of_a_directory_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let first = Index::open(dir.path(), &fields()).unwrap();

@@ -85,7 +85,7 @@ impl Grant {
 
 impl Amendment for Grant {
     fn amend(self, response: &mut Response) {
-        // Who may embed follows who may read: helmet's `same-origin` would make a browser drop what CORS has just allowed to a page without `cors` mode.
+        // What a page may read of the answer; without leave to read there is nothing to list.
         if self.write(response.headers_mut()) {
             response.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }

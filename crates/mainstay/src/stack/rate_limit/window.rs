@@ -77,7 +77,6 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let granule_ns = nanos((window / GRANULES).max(Duration::from_micros(100)));
         let shard = || Mutex::new(Shard { windows: HashMap::new(), overflow: Default::default(), swept_at: 0 });
-        // The epoch lies a window back, so that subtracting a window from the first moments stays in range.
         Self {
             max,
             window_ns: nanos(window),
