@@ -28,7 +28,6 @@ use crate::page::{self, Page, PageMeta};
 use self::input::{ChangeProduct, Content, WriteProduct};
 use self::listing::{ListParams, Listing};
 use self::price::Price;
-pub use self::schemas::AnyValue;
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -93,7 +92,7 @@ pub struct Product {
     #[schema(schema_with = input::tags_schema)]
     pub tags: Vec<String>,
     /// Whatever else is known.
-    #[schema(value_type = Object, example = json!({"wireless": true, "color": "Silver"}))]
+    #[schema(schema_with = schemas::attributes_schema)]
     pub attributes: Map<String, Value>,
     /// Counts the changes, from 1.
     #[schema(example = 1, minimum = 1, maximum = 9_007_199_254_740_991_i64)]

@@ -9,13 +9,13 @@ use super::{Error, Result, codes};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where: `email`, `attributes.size`, `tags[3]`.
-    #[schema(max_length = 1000, example = "email")]
+    #[schema(max_length = 1000, pattern = r"^[\s\S]*$", example = "email")]
     pub field: String,
     /// A stable name of the mistake.
     #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$", example = "invalid_format")]
     pub code: &'static str,
     /// The mistake in words.
-    #[schema(max_length = 1000, example = "must be an e-mail address")]
+    #[schema(max_length = 1000, pattern = r"^[\s\S]*$", example = "must be an e-mail address")]
     pub message: String,
 }
 

@@ -61,7 +61,7 @@ pub struct ErrorBody {
     #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$", example = "validation_failed")]
     pub code: &'static str,
     /// What went wrong, in words.
-    #[schema(max_length = 1000, example = "Validation failed")]
+    #[schema(max_length = 1000, pattern = r"^[\s\S]*$", example = "Validation failed")]
     pub message: String,
     /// The fields that are wrong; empty unless the input was.
     #[schema(max_items = 100)]
@@ -87,13 +87,13 @@ pub struct ProblemBody {
     #[schema(max_length = 100, pattern = "^urn:", example = "urn:mainstay:error:validation_failed")]
     pub kind: String,
     /// The kind of problem in words.
-    #[schema(value_type = String, max_length = 200, example = "Validation failed")]
+    #[schema(value_type = String, max_length = 200, pattern = r"^[\s\S]*$", example = "Validation failed")]
     pub title: &'static str,
     /// The status of the answer.
     #[schema(example = 400, minimum = 400, maximum = 599)]
     pub status: u16,
     /// What went wrong this time.
-    #[schema(max_length = 1000, example = "Validation failed")]
+    #[schema(max_length = 1000, pattern = r"^[\s\S]*$", example = "Validation failed")]
     pub detail: String,
     /// The stable name of the failure.
     #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$", example = "validation_failed")]
@@ -124,7 +124,7 @@ fn clipped(text: String) -> String {
 }
 
 fn causes_schema() -> Array {
-    let cause = ObjectBuilder::new().schema_type(Type::String).max_length(Some(TEXT_CHARS_MAX));
+    let cause = ObjectBuilder::new().schema_type(Type::String).max_length(Some(TEXT_CHARS_MAX)).pattern(Some(r"^[\s\S]*$"));
     // As many as `Error::causes` follows.
     ArrayBuilder::new().items(cause).max_items(Some(8)).description(Some("The chain of causes of a failure, in development only.")).build()
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::schema::{AllOfBuilder, Type};
-use utoipa::openapi::{Components, Content, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{Components, Content, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
 
 use crate::error::Code;
 
@@ -11,16 +11,25 @@ use crate::error::Code;
 pub(super) fn component(status: u16, failures: &[&'static Code], components: &mut Components) -> String {
     let names = failures.iter().map(|code| code.name).collect::<Vec<_>>();
     let name = format!("{status}.{}", names.join("."));
-    components.responses.entry(name.clone()).or_insert_with(|| RefOr::T(answer(status, failures)));
+    for form in ["Error", "Problem"] {
+        components.schemas.entry(format!("{form}.{name}")).or_insert_with(|| narrowed(form, failures));
+    }
+    components.responses.entry(name.clone()).or_insert_with(|| RefOr::T(answer(status, &name, failures)));
     name
 }
 
-fn answer(status: u16, failures: &[&'static Code]) -> Response {
+/// The schema of a form, with the codes that are possible here and no other.
+fn narrowed(form: &str, failures: &[&'static Code]) -> RefOr<Schema> {
+    let code = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(failures.iter().map(|code| code.name)));
+    AllOfBuilder::new().item(Ref::from_schema_name(form)).item(ObjectBuilder::new().property("code", code)).into()
+}
+
+fn answer(status: u16, name: &str, failures: &[&'static Code]) -> Response {
     let sentences = failures.iter().map(|code| format!("`{}`: {}", code.name, code.message)).collect::<Vec<_>>().join(". ");
     let mut response = ResponseBuilder::new()
         .description(sentences + ".")
-        .content("application/json", content("Error", failures, envelope))
-        .content("application/problem+json", content("Problem", failures, problem))
+        .content("application/json", content(&format!("Error.{name}"), failures, envelope))
+        .content("application/problem+json", content(&format!("Problem.{name}"), failures, problem))
         .build();
     let mut headers = vec!["x-request-id", "Access-Control-Allow-Origin"];
     match status {
@@ -37,11 +46,9 @@ fn answer(status: u16, failures: &[&'static Code]) -> Response {
     response
 }
 
-/// One form of the answer: the schema narrowed to the codes that are possible here.
+/// One form of the answer.
 fn content(schema: &str, failures: &[&'static Code], body: impl Fn(&Code) -> Value) -> Content {
-    let code = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(failures.iter().map(|code| code.name)));
-    let narrowed = AllOfBuilder::new().item(Ref::from_schema_name(schema)).item(ObjectBuilder::new().property("code", code));
-    let mut content = Content::new(Some(RefOr::T(narrowed.build().into())));
+    let mut content = Content::new(Some(RefOr::Ref(Ref::from_schema_name(schema))));
     content.examples = failures
         .iter()
         .map(|code| (code.name.to_owned(), RefOr::T(ExampleBuilder::new().summary(code.message).value(Some(body(code))).build())))

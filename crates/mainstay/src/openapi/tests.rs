@@ -47,7 +47,8 @@ fn a_code_that_the_handler_names_comes_with_an_example_in_both_forms() {
     let content = &document["components"]["responses"]["404.thing_not_found"]["content"];
     for form in ["application/json", "application/problem+json"] {
         assert_eq!(content[form]["examples"]["thing_not_found"]["value"]["code"], "thing_not_found");
-        assert_eq!(content[form]["schema"]["allOf"][1]["properties"]["code"]["enum"], json!(["thing_not_found"]));
+        let schema = content[form]["schema"]["$ref"].as_str().unwrap().rsplit_once('/').unwrap().1;
+        assert_eq!(document["components"]["schemas"][schema]["allOf"][1]["properties"]["code"]["enum"], json!(["thing_not_found"]));
     }
     let bad = document["components"]["responses"].as_object().unwrap().keys().find(|name| name.starts_with("400.")).unwrap();
     assert!(bad.contains("invalid_path_parameter") && !bad.contains("invalid_query_parameter"), "{bad}");
@@ -56,7 +57,8 @@ fn a_code_that_the_handler_names_comes_with_an_example_in_both_forms() {
 #[test]
 fn schemas_that_nothing_refers_to_are_left_out() {
     let document = completed(OperationBuilder::new());
-    let mut names: Vec<_> = document["components"]["schemas"].as_object().unwrap().keys().collect();
-    names.sort();
-    assert_eq!(names, ["Error", "FieldError", "Problem"]);
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let text = document.to_string();
+    assert!(schemas.contains_key("FieldError"));
+    assert!(schemas.keys().all(|name| text.contains(&format!("#/components/schemas/{name}\""))));
 }
