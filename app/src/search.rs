@@ -44,7 +44,8 @@ pub fn router() -> OpenApiRouter<App> {
 #[into_params(parameter_in = Query)]
 struct SearchParams {
     /// Any text; the last word may be the beginning of one. Without text, everything that the filters leave.
-    #[param(max_length = 8192, example = "wireless headphones")]
+    // The target of a request, 8 KiB, is what bounds it (414); this says only that there is a bound.
+    #[param(max_length = 1_000_000, example = "wireless headphones")]
     q: Option<String>,
     /// Rows of a page, 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 20)]

@@ -44,9 +44,9 @@ struct Register {
     password: SecretString,
 }
 
-/// Opens an account of the role `user`.
+/// Opens an account.
 ///
-/// For everybody, unless the service is run with `REGISTRATION=closed`. The account and its profile come into being together; letters' case does not
+/// Its role is `user`. For everybody, unless the service is run with `REGISTRATION=closed`. The account and its profile come into being together; letters' case does not
 /// make two addresses different.
 #[utoipa::path(post, path = "/api/auth/register", tag = "sign-in", operation_id = "register", request_body = Register, security(()),
     responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "registration_closed"), (status = 409, description = "email_taken")))]

@@ -81,34 +81,25 @@ function bearerSchemes(document_) {
   return schemes.filter(([, scheme]) => scheme.type === "http" && scheme.scheme?.toLowerCase() === "bearer").map(([name]) => name);
 }
 
+// The document, with the id of a product that exists as the example where one is shown: the request succeeds as it stands.
+// Where one is changed or removed it stays empty: nobody's product is lost to a click.
+async function described() {
+  const fetched = (url) => fetch(url).then((answer) => (answer.ok ? answer.json() : null));
+  const [description, products] = await Promise.all([fetched("/openapi.json"), fetched("/api/products?limit=1").catch(() => null)]);
+  const id = products?.data?.[0]?.id;
+  const parameter = description?.paths?.["/api/products/{id}"]?.get?.parameters?.find(({ name }) => name === "id");
+  if (id && parameter) parameter.example = id;
+  return description;
+}
+
 // --- the page -------------------------------------------------------------------------------------------------------
 
-function start() {
+async function start() {
   const get = (id) => document.getElementById(id);
   const form = get("sign-in");
   let schemes = [];
   let expiryTimer;
-
-  const ui = SwaggerUIBundle({
-    url: "/openapi.json",
-    dom_id: "#swagger-ui",
-    presets: [SwaggerUIBundle.presets.apis],
-    deepLinking: true,
-    tryItOutEnabled: true,
-    persistAuthorization: false,
-    displayRequestDuration: true,
-    docExpansion: "list",
-    defaultModelsExpandDepth: 0,
-    showExtensions: false,
-    validatorUrl: null, // no document leaves this machine to be judged
-    queryConfigEnabled: false, // ?url= would make this page show somebody else's document
-    onComplete: () => {
-      const description = ui.getSystem().specSelectors.specJson().toJS();
-      schemes = bearerSchemes(description);
-      get("version").textContent = description.info?.version ?? "";
-    },
-  });
-  window.ui = ui;
+  let ui;
 
   function say(problem) {
     get("problem").textContent = problem;
@@ -155,6 +146,28 @@ function start() {
   });
   get("sign-out").addEventListener("click", () => forget());
   get("scheme").addEventListener("click", switchScheme);
+
+  // Last, because it waits: without its listener the form would send the password in a query.
+  ui = SwaggerUIBundle({
+    ...(await described().then((spec) => (spec ? { spec } : { url: "/openapi.json" }), () => ({ url: "/openapi.json" }))),
+    dom_id: "#swagger-ui",
+    presets: [SwaggerUIBundle.presets.apis],
+    deepLinking: true,
+    tryItOutEnabled: true,
+    persistAuthorization: false,
+    displayRequestDuration: true,
+    docExpansion: "list",
+    defaultModelsExpandDepth: 0,
+    showExtensions: false,
+    validatorUrl: null, // no document leaves this machine to be judged
+    queryConfigEnabled: false, // ?url= would make this page show somebody else's document
+    onComplete: () => {
+      const description = ui.getSystem().specSelectors.specJson().toJS();
+      schemes = bearerSchemes(description);
+      get("version").textContent = description.info?.version ?? "";
+    },
+  });
+  window.ui = ui;
 }
 
 document.addEventListener("DOMContentLoaded", start);

@@ -53,9 +53,10 @@ pub fn complete(document: &mut OpenApi, own: &[&'static Code]) {
     document.components = Some(components);
     drop_unused_schemas(document);
     let table = codes::ALL.iter().chain(own).map(|code| format!("| `{}` | {} | {} |", code.name, code.status.as_u16(), code.message));
-    let heading = "\n\n## Error codes\n\n| code | status | message |\n|---|---|---|\n".to_owned();
+    // Folded: a reader comes for the operations first.
+    let heading = "\n\n<details><summary>All error codes</summary>\n\n| code | status | message |\n|---|---|---|\n";
     let list = table.collect::<Vec<_>>().join("\n");
-    document.info.description = Some(document.info.description.take().unwrap_or_default() + &heading + &list);
+    document.info.description = Some(document.info.description.take().unwrap_or_default() + heading + &list + "\n\n</details>");
 }
 
 /// Adds what the stack does to one operation.
