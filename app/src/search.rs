@@ -43,9 +43,8 @@ pub fn router() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct SearchParams {
-    /// Any text; the last word may be the beginning of one. Without text, everything that the filters leave.
-    // The target of a request, 8 KiB, is what bounds it (414); this says only that there is a bound.
-    #[param(max_length = 1_000_000, example = "wireless headphones")]
+    /// Any text; the last word may be the beginning of one. Without text, everything that the filters leave. The length of the target, 8 KiB, is its only bound.
+    #[param(example = "wireless headphones")]
     q: Option<String>,
     /// Rows of a page, 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 20)]
