@@ -328,9 +328,9 @@ async fn an_index_of_another_database_is_built_anew(ground: Arc<Ground>) {
     created(&service.account(Role::Editor).await.client, &json!({"name": "Of the first database"})).await;
     stopped(service, &ground).await;
     // The folder is kept, the database is another one: deleted and made again, or named by another setting.
-    let moved = match ground.dialect {
-        Dialect::Sqlite => "UPDATE schema_migrations SET applied_at = applied_at + 1",
-        Dialect::Postgres => "UPDATE schema_migrations SET applied_at = applied_at + interval '1 second'",
+    let moved = match ground.url.starts_with("sqlite:") {
+        true => "UPDATE schema_migrations SET applied_at = applied_at + 1",
+        false => "UPDATE schema_migrations SET applied_at = applied_at + interval '1 second'",
     };
     ground.execute(moved).await;
     ground.execute("DELETE FROM products").await;
