@@ -1,7 +1,7 @@
 //! The table of contents: the resources, what they share, and the stack around them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
 use http::Request;
@@ -113,9 +113,11 @@ impl App {
         Ok(self.database.acquire(self.deadline()).await?)
     }
 
-    /// The end of the current request's time.
+    /// The end of the current request's time for the database: a little before the request's own, so that a silent database is a 503 that says so,
+    /// and not a 504 that leaves the cause open.
     pub fn deadline(&self) -> Option<Instant> {
-        context::current().and_then(|request| request.deadline())
+        const MARGIN: Duration = Duration::from_millis(100);
+        context::current().and_then(|request| request.deadline()?.checked_sub(MARGIN))
     }
 
     /// The clock.

@@ -29,11 +29,11 @@ pub struct MadeUpAdmin {
     pub password: SecretString,
 }
 
-/// Brings the schema up to date. Is the database new?
+/// Brings the schema up to date.
 ///
 /// # Errors
 /// When a migration fails, or the database has a history that is not ours.
-pub async fn migrate(database: &Database) -> Result<bool> {
+pub async fn migrate(database: &Database) -> Result<()> {
     let applied = store::migrate(database, &MIGRATIONS).await.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
     if !applied.versions.is_empty() {
         tracing::info!(versions = ?applied.versions, "migrations applied");
@@ -41,7 +41,7 @@ pub async fn migrate(database: &Database) -> Result<bool> {
     if !applied.newer.is_empty() {
         tracing::warn!(versions = ?applied.newer, "the database has migrations of a newer release; this one goes on beside it");
     }
-    Ok(applied.versions.contains(&1))
+    Ok(())
 }
 
 /// The key of access tokens: the setting, or in development one that is made at the first start and kept in the data folder.

@@ -24,9 +24,9 @@ pub fn router() -> OpenApiRouter<App> {
 /// How the process is, in a word.
 #[derive(Debug, Serialize, ToSchema)]
 struct Summary {
-    /// Does it serve, and does its database answer?
+    /// Always true; what is not healthy is an error.
     healthy: bool,
-    /// `ok`, `degraded` or `draining`.
+    /// Always `ok`.
     #[schema(value_type = String, pattern = "^(ok|degraded|draining)$", max_length = 8, example = "ok")]
     status: &'static str,
     /// When this was found.
@@ -46,12 +46,12 @@ async fn live(State(app): State<App>) -> axum::Json<Summary> {
 ///
 /// For the load balancer: `503` before the process serves and while it drains, whatever the database does.
 #[utoipa::path(get, path = "/health/ready", tag = "health", operation_id = "ready", security(()),
-    responses((status = 200, description = "Traffic may come", body = Summary), (status = 503, description = "overloaded")))]
+    responses((status = 200, description = "Traffic may come", body = Summary), (status = 503, description = "not_ready")))]
 async fn ready(State(app): State<App>) -> Response {
     if app.health.phase() == Phase::Ready {
         return axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() }).into_response();
     }
-    let error = Error::new(&codes::OVERLOADED).with_message("Not ready for traffic").retry_after(std::time::Duration::from_secs(1));
+    let error = Error::new(&codes::NOT_READY).retry_after(std::time::Duration::from_secs(1));
     error.into_response()
 }
 
@@ -59,22 +59,16 @@ async fn ready(State(app): State<App>) -> Response {
 ///
 /// In one word; the details are on the management address.
 #[utoipa::path(get, path = "/health", tag = "health", operation_id = "health", security(()),
-    responses((status = 200, description = "All is well", body = Summary), (status = 503, description = "overloaded")))]
+    responses((status = 200, description = "All is well", body = Summary), (status = 503, description = "not_ready")))]
 async fn summary(State(app): State<App>) -> Response {
-    let database = app.database.ping().await.is_ok();
-    let draining = app.health.phase() != Phase::Ready;
-    let status = if draining {
-        "draining"
-    } else if database {
-        "ok"
-    } else {
-        "degraded"
-    };
-    if database && !draining {
-        return axum::Json(Summary { healthy: true, status, timestamp: app.clock().now() }).into_response();
+    let wait = std::time::Duration::from_secs(1);
+    if app.health.phase() != Phase::Ready {
+        return Error::new(&codes::NOT_READY).retry_after(wait).into_response();
     }
-    let message = if draining { "Draining" } else { "The database does not answer" };
-    Error::new(&codes::OVERLOADED).with_message(message).retry_after(std::time::Duration::from_secs(1)).into_response()
+    match app.database.ping().await {
+        Ok(()) => axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() }).into_response(),
+        Err(error) => Error::new(&codes::DATABASE_UNAVAILABLE).caused_by(error).retry_after(wait).into_response(),
+    }
 }
 
 /// Details for the operator.
@@ -126,7 +120,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
         timestamp: app.clock().now(),
         version: env!("CARGO_PKG_VERSION"),
         database: Database {
-            kind: format!("{:?}", app.database.dialect()).to_lowercase(),
+            kind: app.database.dialect().name().to_owned(),
             answers: ping.is_ok(),
             error: ping.err().map(|error| error.to_string()),
             pool_max: stats.max,

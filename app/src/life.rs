@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::App;
 use crate::first_start::{self, MadeUpAdmin};
 use crate::management;
+use crate::products;
 use crate::search::Search;
 use crate::settings::Settings;
 
@@ -86,12 +87,12 @@ pub async fn open_database(settings: &Settings) -> Result<Database> {
 pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     let settings = Arc::new(settings);
     let database = open_database(&settings).await?;
-    let new = first_start::migrate(&database).await?;
+    first_start::migrate(&database).await?;
     let secret = first_start::signing_key(&settings)?;
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
     let app = App::new(settings.clone(), database.clone(), search, &secret, clock.clone())?;
     let mut sample = 0;
-    if new && settings.sample {
+    if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {
         sample = first_start::sample(&database, &clock).await?.created;
         let _ = tokio::time::timeout(SAMPLE_INDEXED, app.search.caught_up()).await;
     }

@@ -7,7 +7,7 @@ use mainstay::log::{self, Sink};
 use mainstay::metrics::Metrics;
 use secrecy::ExposeSecret;
 
-use crate::life::{self, Addresses, End, MadeUp};
+use crate::life::{self, Addresses, MadeUp};
 use crate::settings::Settings;
 
 /// The last lines matter most; a terminal takes them in less.
@@ -49,7 +49,7 @@ pub(super) fn run(settings: Settings) -> u8 {
         Err(error) => super::failed(&error),
     };
     sink.flush(FLUSH);
-    if code == End::Clean as u8 { 0 } else { code }
+    code
 }
 
 /// A panic is one log line with its place, not a few on standard error between the others.

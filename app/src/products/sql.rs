@@ -156,3 +156,8 @@ pub async fn restore(session: &mut Session, id: Uuid, now: Timestamp) -> Result<
     let text = "UPDATE products SET deleted_at = NULL, updated_at = $2, version = version + 1 WHERE id = $1 AND deleted_at IS NOT NULL";
     Ok(query(text).bind(id).bind(now).execute(session).await.map_err(taken)? > 0)
 }
+
+/// Has there ever been a product?
+pub async fn any_ever(session: &mut Session) -> Result<bool> {
+    Ok(query("SELECT 1 AS one FROM product_changes LIMIT 1").fetch_optional(session).await?.is_some())
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::auth::Role;
-use mainstay::store::{Dialect, query};
+use mainstay::store::query;
 use serde_json::{Value, json};
 
 use crate::client::{Client, encoded};

@@ -126,14 +126,6 @@ fn example(document: &Value, schema: &Value) -> Value {
     example
 }
 
-/// A schema, or the one that it names.
-fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
-    match schema["$ref"].as_str() {
-        Some(name) => &document["components"]["schemas"][name.rsplit_once('/').unwrap().1],
-        None => schema,
-    }
-}
-
 async fn what_is_public_is_what_a_reviewer_has_seen(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     let operations = operations(&service).await;

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 pub use reader::{Entry, Knob, Origin, Problems, Reader};
 pub use values::{ByteSize, Origins, Setting};
 
-/// Where the service runs; it chooses defaults, never behaviour that a setting could not.
+/// Where the service runs. It chooses defaults, and whether the service helps a developer: causes in answers, a made-up administrator and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AppEnv {
     /// Readable logs, causes in answers, wide limits.

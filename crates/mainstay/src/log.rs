@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -149,7 +150,9 @@ fn targets(level: &str) -> Result<Targets, String> {
     if let Some(wrong) = level.split(',').map(str::trim).find(|item| !item.contains('=') && !known(item)) {
         return Err(format!("has `{wrong}`; it must be one of `off`, `error`, `warn`, `info`, `debug`, `trace`"));
     }
-    level.parse::<Targets>().map_err(|error| format!("is `{level}`: {error}"))
+    let targets = level.parse::<Targets>().map_err(|error| format!("is `{level}`: {error}"))?;
+    // The driver tells at `info` every notice of the database, such as a table that is there already.
+    Ok(if level.contains("sqlx") { targets } else { targets.with_target("sqlx", Level::WARN) })
 }
 
 /// Sends the events of the whole process to the sink, from this level on. Does nothing when that was done before.

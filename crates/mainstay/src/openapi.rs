@@ -117,7 +117,7 @@ fn shared(operation: &Operation, reads: bool, unlimited: bool) -> Vec<&'static C
         failures.extend([&codes::AUTHENTICATION_REQUIRED, &codes::INVALID_TOKEN]);
     }
     if !unlimited {
-        failures.extend([&codes::RATE_LIMITED, &codes::OVERLOADED, &codes::DATABASE_UNAVAILABLE]);
+        failures.extend([&codes::RATE_LIMITED, &codes::OVERLOADED, &codes::DATABASE_UNAVAILABLE, &codes::DATABASE_TIMEOUT]);
         if !reads {
             failures.push(&codes::TRANSACTION_CONFLICT);
         }

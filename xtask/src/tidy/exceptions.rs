@@ -11,7 +11,28 @@ pub(super) struct Exception {
     pub(super) reason: &'static str,
 }
 
-pub(super) const ALL: &[Exception] = &[];
+/// Lists and tables read best whole.
+const TABLE: &str = "a table of cases: splitting it would only hide how long it is";
+/// One test file per module, as the architecture wants it: the module's contract in one place.
+const CONTRACT: &str = "the contract of one module, on both databases or over sockets, in one file";
+
+const fn table(path: &'static str, item: &'static str) -> Exception {
+    Exception { rule: "function-length", path, item, reason: TABLE }
+}
+
+const fn contract(path: &'static str) -> Exception {
+    Exception { rule: "file-length", path, item: "", reason: CONTRACT }
+}
+
+pub(super) const ALL: &[Exception] = &[
+    table("app/tests/it/search.rs", "no_text_is_an_error"),
+    table("crates/mainstay/tests/transport.rs", "malformed"),
+    table("crates/search/tests/index.rs", "hostile_texts_are_searches"),
+    contract("app/tests/it/products.rs"),
+    contract("crates/mainstay/tests/store.rs"),
+    contract("crates/mainstay/tests/transport.rs"),
+    contract("crates/search/tests/index.rs"),
+];
 
 /// Takes out what is excepted and adds a finding for every exception that excepts nothing or gives no reason.
 pub(super) fn apply(exceptions: &[Exception], findings: Vec<Finding>) -> Vec<Finding> {

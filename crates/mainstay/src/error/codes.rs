@@ -85,6 +85,10 @@ table! {
     OVERLOADED = "overloaded", 503, "The service is busy, please try again later";
     /// The database does not answer, or has no connection to spare.
     DATABASE_UNAVAILABLE = "database_unavailable", 503, "The database is unavailable, please try again later";
+    /// The database took longer than a statement, or the request, may take.
+    DATABASE_TIMEOUT = "database_timeout", 503, "The database did not answer in time, please try again later";
+    /// The process is starting, or draining: traffic should go to another instance.
+    NOT_READY = "not_ready", 503, "Not ready for traffic";
     /// Two transactions met, this one lost and may be tried again.
     TRANSACTION_CONFLICT = "transaction_conflict", 503, "The request met another one, please try again";
     /// The time budget of the request is used up.

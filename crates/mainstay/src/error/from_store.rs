@@ -13,7 +13,7 @@ impl From<store::Error> for Error {
         use store::Error as E;
         let code = match &error {
             E::AcquireTimeout { .. } | E::Unavailable(_) => &codes::DATABASE_UNAVAILABLE,
-            E::DeadlinePassed | E::StatementTimeout => &codes::DEADLINE_EXCEEDED,
+            E::DeadlinePassed | E::StatementTimeout => &codes::DATABASE_TIMEOUT,
             E::Conflict(_) => &codes::TRANSACTION_CONFLICT,
             E::Data(_) => &codes::VALIDATION_FAILED,
             _ => &codes::INTERNAL,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{ACCESS, Sink};
 use crate::config::LogFormat;
-use crate::error::Error;
+use crate::error::{Error, FieldError};
 
 /// A longer path is the caller's text, not information.
 const PATH_CHARS_MAX: usize = 256;
@@ -110,7 +110,7 @@ impl Access<'_> {
             if !error.fields().is_empty() {
                 // Names only: what was in the fields may be anybody's secret.
                 write!(line, r#","fields":"#)?;
-                let fields: Vec<_> = error.fields().iter().take(20).map(|field| format!("{}: {}", field.field, field.code)).collect();
+                let fields: Vec<_> = error.fields().iter().take(20).map(named).collect();
                 serde_json::to_writer(&mut *line, &fields)?;
             }
         }
@@ -124,7 +124,7 @@ impl Access<'_> {
         if let Some(error) = self.error {
             write!(line, " {} ({})", error.code().name, error.message().escape_debug())?;
             for field in error.fields().iter().take(5) {
-                write!(line, " {}: {}", field.field.escape_debug(), field.code)?;
+                write!(line, " {}", named(field).escape_debug())?;
             }
             for cause in error.causes() {
                 write!(line, ": {}", cause.escape_debug())?;
@@ -132,6 +132,12 @@ impl Access<'_> {
         }
         writeln!(line, " from {} id {}", self.client, self.request_id)
     }
+}
+
+/// A field and what is wrong with it. The name of an unknown one is the caller's text, and may be a password in the wrong place.
+fn named(field: &FieldError) -> String {
+    let ours = field.code != "unknown_field" && field.code != "duplicate_field";
+    format!("{}: {}", if ours { field.field.as_str() } else { "?" }, field.code)
 }
 
 fn put(line: &mut Vec<u8>, before: &str, value: &str) {

@@ -13,8 +13,8 @@ pub(crate) type Trusted = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 pub struct Limits {
     /// Open connections in all. 10,000: a few tens of KiB each stay under half a gigabyte.
     pub connections_max: usize,
-    /// Open connections of one address (IPv6: one /64). 2,048: an office behind one address fits, a fifth of the total
-    /// cannot be exceeded by one machine. Over it the longest waiting connection of the address gives way.
+    /// Open connections of one address (IPv6: one /64). 5,000: an office behind one address fits, and half of the total
+    /// is always left to others. Over it the longest waiting connection of the address gives way.
     pub connections_per_address_max: usize,
     /// From the first byte of a head to its end, and from the accept to the first byte. 10 s, a third of what
     /// slowloris tools count on, and many round trips for the worst mobile network.
@@ -55,7 +55,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections_max: 10_000,
-            connections_per_address_max: 2_048,
+            connections_per_address_max: 5_000,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             idle_timeout_fresh: Duration::from_secs(30),

@@ -48,7 +48,13 @@ where
         match request.extensions().get::<Peer>().and_then(|peer| peer.fault) {
             None => Shortcut::later(self.inner.call(request)),
             // What follows a malformed head cannot be told from the next request (RFC 9112, 2.2 and 6.3): the connection ends.
-            Some(fault) => Shortcut::now(Error::new(codes::for_status(fault.status)).with_message(fault.message).closing().into_response()),
+            Some(fault) => Shortcut::now(
+                Error::new(codes::for_status(fault.status))
+                    .with_message(fault.message)
+                    .with_field("head", fault.code, fault.message)
+                    .closing()
+                    .into_response(),
+            ),
         }
     }
 }

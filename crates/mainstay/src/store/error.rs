@@ -16,7 +16,7 @@ pub enum Error {
         /// How long the caller waited.
         waited: Duration,
     },
-    /// The caller's own deadline passed. Answer 504.
+    /// The caller's own deadline passed. Answer 503.
     DeadlinePassed,
     /// The statement ran into the statement timeout and was stopped. Answer 503.
     StatementTimeout,

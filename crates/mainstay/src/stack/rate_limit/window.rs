@@ -1,8 +1,8 @@
 //! An exact sliding window per key, in bounded memory.
 //!
-//! Every admitted request is remembered until the window has passed over it, so no placement of the window ever holds more than `max`; a fixed window
-//! lets through twice as many at its edge. Requests within one granule (1/128 of the window) are remembered together, as if all had come at the granule's
-//! end: late, so the bound holds; a client gets its quota back at most that much later, and is told exactly when.
+//! Every admitted request is remembered by its time until the window has passed over it, so no placement of the window ever holds more than `max`; a fixed
+//! window lets through twice as many at its edge. Only when a key has very many are those of one granule (1/128 of the window) remembered together, as if all
+//! had come with the last of them: late, so the bound holds; a client gets that part of its quota back at most a granule later, and is told exactly when.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -10,14 +10,20 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Granules in a window: at most this many entries (8 bytes each) per key, so at most 1 KiB.
-const GRANULES: u32 = 128;
+/// Granules in a window.
+const GRANULES: u64 = 128;
+/// Entries of a key before those of one granule are put together, which leaves at most 130: 16 bytes each, so at most 4 KiB a key.
+const ENTRIES_MAX: usize = 256;
 /// Locks, so that two cores seldom wait for each other.
 const SHARDS: usize = 64;
-/// Keys in a shard. 64 x 1,024 keys of at most 1 KiB are at most 68 MiB, under an attack from as many addresses; a calm service needs kilobytes.
-const KEYS_PER_SHARD_MAX: usize = 1024;
+/// Keys in a shard. 64 x 512 keys of at most 4 KiB are at most 134 MB, under an attack from as many addresses with hundreds of admitted requests each;
+/// with the limit of production, 100 a window, it is 52 MB, and a calm service needs kilobytes.
+const KEYS_PER_SHARD_MAX: usize = 512;
 /// When a shard is full of keys that are all in use, further keys share this many windows: the bound on memory and on every client holds, and strangers suffer together.
 const OVERFLOW: usize = 16;
+
+/// A full shard is swept at most this often, in nanoseconds: 512 keys take microseconds, but not for each of a million requests.
+const SWEEP_NS: u64 = 10_000_000;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,29 +51,45 @@ pub struct Limiter<K> {
 struct Shard<K> {
     windows: HashMap<K, Window>,
     overflow: [Window; OVERFLOW],
-    swept_at: u32,
+    swept_at_ns: u64,
 }
 
-/// The admitted requests of one key: (end of granule, count), oldest first.
+/// The admitted requests of one key: (nanoseconds since the epoch, count), oldest first.
 #[derive(Debug, Default, Clone)]
 struct Window {
-    admitted: VecDeque<(u32, u32)>,
+    admitted: VecDeque<(u64, u32)>,
     total: u32,
 }
 
 impl Window {
-    fn forget_until(&mut self, granule: u32) {
-        while let Some((_, count)) = self.admitted.pop_front_if(|(end, _)| *end <= granule) {
+    /// Lets go of what the window has passed over.
+    fn forget_until(&mut self, passed_ns: u64) {
+        while let Some((_, count)) = self.admitted.pop_front_if(|(at_ns, _)| *at_ns <= passed_ns) {
             self.total -= count;
         }
     }
 
-    fn admit(&mut self, end: u32) {
+    fn admit(&mut self, now_ns: u64, granule_ns: u64) {
         self.total += 1;
         match self.admitted.back_mut() {
-            Some((last, count)) if *last == end => *count += 1,
-            _ => self.admitted.push_back((end, 1)),
+            // Threads read the clock before they take the lock, so one may come a little late; it counts as the latest.
+            Some((last_ns, count)) if *last_ns >= now_ns => *count += 1,
+            _ => self.admitted.push_back((now_ns, 1)),
         }
+        if self.admitted.len() > ENTRIES_MAX {
+            self.put_together(granule_ns);
+        }
+    }
+
+    fn put_together(&mut self, granule_ns: u64) {
+        let mut fewer: VecDeque<(u64, u32)> = VecDeque::with_capacity(ENTRIES_MAX / 2);
+        for (at_ns, count) in self.admitted.drain(..) {
+            match fewer.back_mut() {
+                Some((last_ns, together)) if *last_ns / granule_ns == at_ns / granule_ns => (*last_ns, *together) = (at_ns, *together + count),
+                _ => fewer.push_back((at_ns, count)),
+            }
+        }
+        self.admitted = fewer;
     }
 }
 
@@ -75,8 +97,8 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
     /// At most `max` requests of a key in any span of `window`.
     pub fn new(max: u32, window: Duration) -> Self {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let granule_ns = nanos((window / GRANULES).max(Duration::from_micros(100)));
-        let shard = || Mutex::new(Shard { windows: HashMap::new(), overflow: Default::default(), swept_at: 0 });
+        let granule_ns = (nanos(window) / GRANULES).max(1);
+        let shard = || Mutex::new(Shard { windows: HashMap::new(), overflow: Default::default(), swept_at_ns: 0 });
         Self {
             max,
             window_ns: nanos(window),
@@ -89,23 +111,19 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
 
     /// Counts a request of `key` at `now`, if it may pass. A refused request costs nothing, so a client that hammers is not locked out for ever.
     pub fn take(&self, key: K, now: Instant) -> Decision {
-        // 64 bits of nanoseconds are 584 years.
-        let since = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
-        // u32 granules last as long as 33 million windows; a process that runs longer than that with the shortest window saturates and refuses nothing wrongly for one window.
-        let granules = |ns: u64| u32::try_from(ns / self.granule_ns).unwrap_or(u32::MAX - 1);
-        let passed = granules(since);
-        // An entry's granule ends at `end x granule`; the window has passed over it when that is at least a window ago.
-        let gone = since.checked_sub(self.window_ns).map_or(0, granules);
+        // 64 bits of nanoseconds are 584 years. Counting begins a window after zero, so that the window's other end never lies before it.
+        let passed_ns = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = passed_ns.saturating_add(self.window_ns);
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash);
-        let window = shard.window(key, hash, gone);
-        window.forget_until(gone);
+        let window = shard.window(key, hash, passed_ns);
+        window.forget_until(passed_ns);
         let allowed = window.total < self.max;
         if allowed {
-            window.admit(passed + 1);
+            window.admit(now_ns, self.granule_ns);
         }
-        let oldest = window.admitted.front().map_or(since, |(end, _)| self.granule_ns * u64::from(*end));
-        let next = oldest.saturating_add(self.window_ns).saturating_sub(since);
+        let oldest_ns = window.admitted.front().map_or(now_ns, |(at_ns, _)| *at_ns);
+        let next = oldest_ns.saturating_add(self.window_ns).saturating_sub(now_ns);
         Decision { allowed, remaining: self.max - window.total, next: Duration::from_nanos(next) }
     }
 
@@ -121,12 +139,12 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
 }
 
 impl<K: Hash + Eq + Copy> Shard<K> {
-    /// The window of a key. A full shard first forgets the keys whose windows have passed, once a granule at most.
-    fn window(&mut self, key: K, hash: u64, gone: u32) -> &mut Window {
+    /// The window of a key. A full shard first forgets the keys whose windows have passed, now and then.
+    fn window(&mut self, key: K, hash: u64, passed_ns: u64) -> &mut Window {
         if self.windows.len() >= KEYS_PER_SHARD_MAX && !self.windows.contains_key(&key) {
-            if self.swept_at != gone {
-                self.swept_at = gone;
-                self.windows.retain(|_, window| window.admitted.back().is_some_and(|(end, _)| *end > gone));
+            if passed_ns >= self.swept_at_ns {
+                self.swept_at_ns = passed_ns + SWEEP_NS;
+                self.windows.retain(|_, window| window.admitted.back().is_some_and(|(at_ns, _)| *at_ns > passed_ns));
             }
             if self.windows.len() >= KEYS_PER_SHARD_MAX {
                 // The remainder is below the length.
@@ -155,7 +173,7 @@ mod tests {
         assert_eq!(remaining, (0..50).collect::<Vec<_>>());
         let refused = start + Duration::from_millis(119);
         let wait = decisions[119].next;
-        assert!(wait <= WINDOW + WINDOW / GRANULES, "{wait:?}");
+        assert!(wait <= WINDOW, "{wait:?}");
         assert!(!limiter.take(1, refused + wait - Duration::from_millis(1)).allowed);
         assert!(limiter.take(1, refused + wait).allowed);
         assert!(limiter.take(2, refused).allowed, "another key is not affected");
@@ -190,7 +208,7 @@ mod tests {
                 } else {
                     prop_assert!(decision.next > Duration::ZERO && decision.remaining == 0);
                     // Not refused without cause: a window and one granule back there are `max` requests.
-                    let recent = admitted.iter().filter(|at| now.duration_since(**at) < WINDOW + WINDOW / GRANULES).count();
+                    let recent = admitted.iter().filter(|at| now.duration_since(**at) < WINDOW + WINDOW / GRANULES as u32).count();
                     prop_assert!(recent >= max as usize);
                 }
             }
