@@ -29,7 +29,7 @@ pub fn router() -> OpenApiRouter<App> {
 #[schema(example = json!({"email": "ada@example.com", "name": "Ada Lovelace", "password": "a long sentence is best"}))]
 struct Register {
     /// The address.
-    #[schema(value_type = Email, example = "ada@example.com")]
+    #[schema(schema_with = users::email_schema)]
     email: String,
     /// The person's name: any text that shows, without control characters.
     #[schema(

@@ -20,7 +20,7 @@ use crate::app::{App, Envelope};
 use crate::codes;
 use crate::page::{self, Page, PageMeta};
 
-pub use input::{ChangeUser, CreateUser, Email, NewAccount, PersonName};
+pub use input::{ChangeUser, CreateUser, Email, NewAccount, PersonName, email_schema};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -34,7 +34,7 @@ pub struct User {
     #[schema(example = "3f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e")]
     pub id: Uuid,
     /// The address, as it was given.
-    #[schema(value_type = Email, example = "ada@example.com")]
+    #[schema(schema_with = email_schema)]
     pub email: String,
     /// The person's name.
     #[schema(
