@@ -3,6 +3,7 @@
 use super::Finding;
 
 /// One place where one rule does not hold.
+#[derive(Clone, Copy)]
 pub(super) struct Exception {
     pub(super) rule: &'static str,
     pub(super) path: &'static str,
