@@ -73,7 +73,7 @@ async fn broken(ground: Arc<Ground>, fault: Fault) {
         match answer.status {
             503 => {
                 // A statement that was sent before, or on a connection that nobody knows to be silent, has the time of its request.
-                assert!(["database_unavailable", "database_timeout"].contains(&answer.code()), "{answer:?}");
+                assert!(["database_unavailable", "database_timeout"].contains(&answer.code().as_str()), "{answer:?}");
                 let seconds = answer.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
                 assert!(seconds.is_some_and(|seconds| seconds > 0), "{answer:?}");
             }
