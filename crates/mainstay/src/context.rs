@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -74,12 +75,24 @@ pub struct Context {
     pub form: Form,
     deadline: OnceLock<Instant>,
     account: OnceLock<Uuid>,
+    headers: OnceLock<Arc<HeaderMap>>,
+    headers_taken: AtomicBool,
 }
 
 impl Context {
     /// The facts of a request that begins now.
     pub fn new(id: RequestId, started: Instant, client: IpAddr, route: Match, form: Form) -> Self {
-        Self { id, started, client, route, form, deadline: OnceLock::new(), account: OnceLock::new() }
+        Self {
+            id,
+            started,
+            client,
+            route,
+            form,
+            deadline: OnceLock::new(),
+            account: OnceLock::new(),
+            headers: OnceLock::new(),
+            headers_taken: AtomicBool::new(false),
+        }
     }
 
     /// When the answer must be on its way. Later waits, such as the one for a database connection, end there.
@@ -90,6 +103,23 @@ impl Context {
     /// Sets the deadline; the first one stands.
     pub fn set_deadline(&self, deadline: Instant) {
         let _ = self.deadline.set(deadline);
+    }
+
+    /// Offers the headers that every answer carries to whoever makes the answer.
+    pub(crate) fn offer_headers(&self, headers: Arc<HeaderMap>) {
+        let _ = self.headers.set(headers);
+    }
+
+    /// The headers offered, noting that an answer began with them.
+    pub(crate) fn take_headers(&self) -> Option<&HeaderMap> {
+        let headers = self.headers.get()?;
+        self.headers_taken.store(true, Ordering::Relaxed);
+        Some(headers)
+    }
+
+    /// Did an answer begin with the headers offered?
+    pub(crate) fn headers_taken(&self) -> bool {
+        self.headers_taken.load(Ordering::Relaxed)
     }
 
     /// Who is asking, once that is known, for the log.

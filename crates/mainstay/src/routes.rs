@@ -21,7 +21,8 @@ use utoipa::openapi::OpenApi;
 use crate::context::Context;
 use crate::error::{Error, codes};
 use crate::stack::panic::{self, Caught};
-use crate::stack::shortcut::Shortcut;
+use crate::stack::secure::Begin;
+use crate::stack::shortcut::{Amend, Shortcut};
 
 /// One path of the table.
 #[derive(Debug)]
@@ -146,17 +147,17 @@ impl Service<Request<Body>> for Routes {
     type Response = Response;
     type Error = Infallible;
     // Boxed: it holds the whole request, and every layer outside would move it once more.
-    type Future = Shortcut<Pin<Box<Caught<RouteFuture<Infallible>>>>>;
+    type Future = Shortcut<Amend<Pin<Box<Caught<RouteFuture<Infallible>>>>, Begin>>;
 
     fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let matched = request.extensions().get::<Arc<Context>>().map(|context| context.route.clone());
-        match matched.unwrap_or_else(|| self.table.find(request.method(), request.uri().path())) {
+        let context = request.extensions().get::<Arc<Context>>().cloned();
+        match context.as_ref().map_or_else(|| self.table.find(request.method(), request.uri().path()), |context| context.route.clone()) {
             Match::Found(_) => match panic::catch(AssertUnwindSafe(|| self.router.call(request))) {
-                Ok(future) => Shortcut::later(Box::pin(Caught::new(future))),
+                Ok(future) => Shortcut::later(Amend::new(Box::pin(Caught::new(future)), Begin(context))),
                 Err(error) => Shortcut::now(error.into_response()),
             },
             Match::OtherMethod(route) if request.method() == Method::OPTIONS => {

@@ -85,10 +85,16 @@ impl Access<'_> {
         write_timestamp(line, self.timestamp);
         put(line, r#"","level":""#, name(level));
         put(line, r#"","message":"request","request_id":""#, self.request_id);
-        put(line, r#"","method":"#, "");
-        serde_json::to_writer(&mut *line, self.method.as_str())?;
-        put(line, r#","path":"#, "");
-        serde_json::to_writer(&mut *line, self.short_path())?;
+        // A method is a token (RFC 9110, 9.1), which has nothing to escape.
+        put(line, r#"","method":""#, self.method.as_str());
+        let path = self.short_path();
+        if path.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+            put(line, r#"","path":""#, path);
+            line.push(b'"');
+        } else {
+            put(line, r#"","path":"#, "");
+            serde_json::to_writer(&mut *line, path)?;
+        }
         put(line, r#","route":""#, self.route);
         put(line, r#"","status":"#, itoa::Buffer::new().format(self.status()));
         put(line, r#","duration_us":"#, itoa::Buffer::new().format(self.duration.as_micros()));

@@ -11,6 +11,7 @@ use tower::{Layer, Service};
 
 use super::shortcut::{Amend, Amendment};
 use crate::config::ContentPolicy;
+use crate::context::Context;
 
 /// Helmet's policy with the source team's `default-src 'self'; style-src 'self' 'unsafe-inline'`.
 const DOCUMENTS: &str = "default-src 'self';base-uri 'self';font-src 'self' https: data:;form-action 'self';frame-ancestors 'self';img-src 'self' data:;object-src 'none';script-src 'self';script-src-attr 'none';style-src 'self' 'unsafe-inline';upgrade-insecure-requests";
@@ -45,8 +46,8 @@ pub struct SecureHeaders {
 
 #[derive(Debug)]
 struct Prepared {
-    data: HeaderMap,
-    documents: HeaderMap,
+    data: Arc<HeaderMap>,
+    documents: Arc<HeaderMap>,
 }
 
 impl SecureHeaders {
@@ -57,7 +58,7 @@ impl SecureHeaders {
             // Room for what handlers and the other layers add: a copy of a map has the original's room, and is never rebuilt.
             let mut headers = HeaderMap::with_capacity(48);
             headers.extend(fixed.chain([(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy))]));
-            headers
+            Arc::new(headers)
         };
         let data = with(if policy == ContentPolicy::Api { API } else { DOCUMENTS });
         Self { headers: Arc::new(Prepared { data, documents: with(DOCUMENTS) }) }
@@ -92,38 +93,61 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let page = request.uri().path().starts_with("/docs");
-        Amend::new(self.inner.call(request), Add { headers: self.headers.clone(), page })
+        let prepared = if page { self.headers.documents.clone() } else { self.headers.data.clone() };
+        let context = request.extensions().get::<Arc<Context>>().cloned();
+        if let Some(context) = &context {
+            context.offer_headers(prepared.clone());
+        }
+        Amend::new(self.inner.call(request), Add { prepared, context })
     }
 }
 
-/// Puts the headers on an answer.
+/// Sees to it that an answer has the headers.
 pub struct Add {
-    headers: Arc<Prepared>,
-    page: bool,
+    prepared: Arc<HeaderMap>,
+    context: Option<Arc<Context>>,
 }
 
 impl Amendment for Add {
     fn amend(self, response: &mut Response) {
-        let prepared = if self.page { &self.headers.documents } else { &self.headers.data };
-        // A copy of the prepared map with the answer's few headers added costs a third of twelve insertions into the answer's own map.
-        let own = std::mem::replace(response.headers_mut(), prepared.clone());
-        let headers = response.headers_mut();
-        let mut last = None;
-        for (name, value) in own {
-            match (name, &last) {
-                // The answer's own value stands, for instance a stricter policy of one page.
-                (Some(name), _) => {
-                    headers.insert(name.clone(), value);
-                    last = Some(name);
-                }
-                // `None` means a further value of the last name.
-                (None, Some(name)) => drop(headers.append(name.clone(), value)),
-                (None, None) => {}
-            }
+        // Most answers began with them ([`Begin`]). One that came from a layer in between, or in place of such an answer, gets them now.
+        let begun = self.context.is_some_and(|context| context.headers_taken()) && response.headers().contains_key(header::X_XSS_PROTECTION);
+        if !begun {
+            lay_over(&self.prepared, response);
         }
         // Nothing says which software answers.
-        headers.remove(header::SERVER);
-        headers.remove(X_POWERED_BY);
+        response.headers_mut().remove(header::SERVER);
+        response.headers_mut().remove(X_POWERED_BY);
+    }
+}
+
+/// Begins an answer of the routes with the headers, so that what the layers add later goes into a map that has room, once.
+pub struct Begin(pub(crate) Option<Arc<Context>>);
+
+impl Amendment for Begin {
+    fn amend(self, response: &mut Response) {
+        if let Some(prepared) = self.0.as_ref().and_then(|context| context.take_headers()) {
+            lay_over(prepared, response);
+        }
+    }
+}
+
+/// A copy of the prepared map with the answer's few headers added costs a third of twelve insertions into the answer's own map.
+fn lay_over(prepared: &HeaderMap, response: &mut Response) {
+    let own = std::mem::replace(response.headers_mut(), prepared.clone());
+    let headers = response.headers_mut();
+    let mut last = None;
+    for (name, value) in own {
+        match (name, &last) {
+            // The answer's own value stands, for instance a stricter policy of one page.
+            (Some(name), _) => {
+                headers.insert(name.clone(), value);
+                last = Some(name);
+            }
+            // `None` means a further value of the last name.
+            (None, Some(name)) => drop(headers.append(name.clone(), value)),
+            (None, None) => {}
+        }
     }
 }
 
@@ -140,7 +164,7 @@ mod tests {
         response.headers_mut().insert(header::SERVER, HeaderValue::from_static("secret/1.0"));
         response.headers_mut().insert(X_POWERED_BY, HeaderValue::from_static("secret"));
         let SecureHeaders { headers } = SecureHeaders::new(ContentPolicy::Documents);
-        Add { headers, page: false }.amend(&mut response);
+        Add { prepared: headers.data.clone(), context: None }.amend(&mut response);
         assert_eq!(response.headers().get_all(header::SET_COOKIE).iter().count(), 2);
         assert_eq!(response.headers()[header::X_FRAME_OPTIONS], "DENY");
         assert_eq!(response.headers()[header::X_XSS_PROTECTION], "0");
