@@ -17,6 +17,11 @@ use crate::error::{Error, FieldError};
 /// A longer path is the caller's text, not information.
 const PATH_CHARS_MAX: usize = 256;
 
+thread_local! {
+    /// The line being written; its memory serves the next one.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What is known of a request when its answer leaves.
 #[derive(Debug)]
 pub struct Access<'a> {
@@ -60,13 +65,15 @@ impl Access<'_> {
             _ => tracing::enabled!(target: ACCESS, Level::INFO),
         };
         if wanted {
-            let mut line = Vec::with_capacity(384);
-            // Writing to memory cannot fail.
-            let _ = match sink.format() {
-                LogFormat::Json => self.json(&mut line, level),
-                LogFormat::Text => self.text(&mut line, level),
-            };
-            sink.write(&line);
+            LINE.with_borrow_mut(|line| {
+                line.clear();
+                // Writing to memory cannot fail.
+                let _ = match sink.format() {
+                    LogFormat::Json => self.json(line, level),
+                    LogFormat::Text => self.text(line, level),
+                };
+                sink.write(line);
+            });
         }
     }
 

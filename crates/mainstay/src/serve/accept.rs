@@ -79,6 +79,11 @@ impl Tally {
     }
 }
 
+/// What may lie unsent in the kernel before a socket counts as full, in bytes: enough to keep a fast client busy while we are woken, little enough for ten
+/// thousand slow ones.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// A listening socket at `addr`, with `SO_REUSEADDR`, so that a restart need not wait for old connections to fade.
 ///
 /// # Errors
@@ -89,6 +94,9 @@ impl Tally {
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    // Accepted sockets inherit it. Without it the kernel takes megabytes of answers for a client that does not read, and we make them all before we notice.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
 }

@@ -106,10 +106,14 @@ impl<S: Stack> Wire<S> {
         while !self.eof && self.discarded_bytes < self.limits.linger_bytes_max {
             let mut buf = ReadBuf::new(&mut piece);
             if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)).is_err() {
-                break;
+                return Poll::Ready(Ok(()));
             }
             self.eof = buf.filled().is_empty();
             self.discarded_bytes += buf.filled().len();
+        }
+        if !self.eof {
+            // Enough was read. The window closes and the client stops; it has the rest of the time to find the answer.
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }

@@ -12,7 +12,8 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -37,14 +38,14 @@ struct Shared {
     trusted: Networks,
     detail: Detail,
     log: Sink,
-    requests: Requests,
+    requests: Arc<Requests>,
     clock: Clock,
 }
 
 impl Observe {
     /// Observes the requests for these routes. `trusted` are the proxies whose word on the client's address counts.
     pub fn new(table: RouteTable, trusted: Networks, detail: Detail, log: Sink, metrics: Metrics, clock: Clock) -> Self {
-        let requests = Requests::new(metrics, &table);
+        let requests = metrics.requests(&table);
         Self { shared: Arc::new(Shared { table, trusted, detail, log, requests, clock }) }
     }
 }
@@ -87,9 +88,9 @@ where
             Form::accepted(headers.get(header::ACCEPT)),
         ));
         request.extensions_mut().insert(context.clone());
-        shared.requests.in_flight.increment(1.0);
-        let seen = Seen { method: request.method().clone(), uri: request.uri().clone(), context, shared, ended: false };
-        let future = context::during(&seen.context, || self.inner.call(request));
+        shared.requests.begin();
+        let seen = Seen { method: request.method().clone(), target: request.uri().path_and_query().cloned(), context, shared, ended: false };
+        let future = self.inner.call(request);
         ObservedFuture { future, seen }
     }
 }
@@ -97,7 +98,7 @@ where
 /// A request that was seen to begin. It is seen to end exactly once: by its answer, or by being dropped without one.
 struct Seen {
     method: Method,
-    uri: Uri,
+    target: Option<PathAndQuery>,
     context: Arc<Context>,
     shared: Arc<Shared>,
     ended: bool,
@@ -109,13 +110,12 @@ impl Seen {
             return;
         }
         let duration = self.context.started.elapsed();
-        self.shared.requests.in_flight.decrement(1.0);
-        self.shared.requests.count(self.context.route.route().map(|route| route.index), status, duration);
+        self.shared.requests.end(self.context.route.route().map(|route| route.index), status, duration);
         let access = Access {
             timestamp: self.shared.clock.now(),
             request_id: self.context.id.as_str(),
             method: &self.method,
-            path: self.uri.path(),
+            path: self.target.as_ref().map_or("", PathAndQuery::path),
             route: self.context.route.pattern(),
             client: self.context.client,
             account: self.context.account(),
