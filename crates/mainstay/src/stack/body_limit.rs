@@ -30,7 +30,8 @@ const BYTES_PER_S_MIN: u64 = 500;
 
 /// What a chunk costs on the wire beside its data: a digit and two line ends at least (RFC 9112, 7.1).
 const CHUNK_OVERHEAD_BYTES: u64 = 5;
-/// A body of chunks of a byte each is six times its size on the wire. What comes may be twice the limit and this much more, then it is too large.
+/// A body of chunks of a byte each is six times its size on the wire. What comes may be a quarter over the limit and this much more, which chunks of
+/// 32 bytes still keep to; then it is too large.
 const CHUNK_OVERHEAD_FREE: u64 = 64 * 1024;
 
 /// The layer.
@@ -188,7 +189,7 @@ impl HttpBody for Measured {
                 *this.bytes += length;
                 *this.wire += length + *this.chunk_overhead;
                 let bytes_max = this.limit.bytes_max;
-                let within = *this.bytes <= bytes_max && *this.wire <= bytes_max.saturating_mul(2).saturating_add(CHUNK_OVERHEAD_FREE);
+                let within = *this.bytes <= bytes_max && *this.wire <= bytes_max.saturating_add(bytes_max / 4).saturating_add(CHUNK_OVERHEAD_FREE);
                 Poll::Ready(Some(if within { Ok(frame) } else { Err(note(this.fault, BodyFault::TooLarge)) }))
             }
             Poll::Ready(end) => Poll::Ready(end),
