@@ -1,4 +1,4 @@
-//! Metrics in the Prometheus text format. Those that every request touches are counted by plain atomics of our own ([`requests`]).
+//! Metrics in the Prometheus text format. Those that every request touches are counted by plain atomics of our own (in `metrics/requests.rs`).
 
 mod requests;
 
