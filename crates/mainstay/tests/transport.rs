@@ -239,6 +239,23 @@ async fn a_client_that_does_not_read_is_reset() {
 }
 
 #[tokio::test]
+async fn requests_in_one_piece_earn_no_longer_life_and_a_client_that_never_reads_their_answers_is_reset() {
+    let server = Server::start(Limits { idle_timeout: PATIENCE * 10, ..short() });
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // The answers are small enough for the kernel to take them all, and too many for the client's window.
+    socket.set_recv_buffer_size(1024).unwrap();
+    let mut stream = socket.connect(server.addr).await.unwrap();
+    stream.write_all(GET.repeat(200).as_bytes()).await.unwrap();
+    let reset = async {
+        while stream.take_error().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, reset).await.expect("a reset");
+    assert_eq!(server.hits("/x"), 200, "all of them were answered");
+}
+
+#[tokio::test]
 async fn a_half_sent_http2_preface_is_closed_on_time() {
     let server = Server::start(short());
     let mut stream = server.connect().await;

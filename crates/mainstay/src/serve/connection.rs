@@ -96,7 +96,13 @@ async fn http1<S: Stack>(wire: Wire<S>, door: Door<S>, watch: &mut Watch<'_>, co
     let mut connection = common.http1.serve_connection(TokioIo::new(wire), door);
     let cause = watch.drive(|cx| Pin::new(&mut connection).poll(cx)).await.err()?;
     prepare_end(cause, shared, common);
-    if cause == Cause::Head && shared.is_clean() {
+    if cause == Cause::Idle {
+        let mut wire = connection.into_parts().io.into_inner();
+        // A client that is there says goodbye too. One that has not even read its answers does not: a FIN waits behind them for ever, so it gets a reset.
+        if watch.drive(|cx| Pin::new(&mut wire).poll_shutdown(cx)).await.is_err() {
+            shared.reset.store(true, Relaxed);
+        }
+    } else if cause == Cause::Head && shared.is_clean() {
         let mut wire = connection.into_parts().io.into_inner();
         if wire.refuse(HeadFault::HEADERS_TOO_SLOW) {
             shared.head_began.store(0, Relaxed);

@@ -26,6 +26,10 @@ pub(crate) struct Shared {
     pub(crate) in_flight: AtomicU32,
     pub(crate) bodies_open: AtomicU32,
     pub(crate) served: AtomicU32,
+    /// Times that the client came back after an answer (HTTP/1.1): requests sent in one piece with the first one do not count.
+    returned: AtomicU32,
+    /// A request was taken, and the client had sent nothing behind it when we looked: what comes next was not sent in one piece with it.
+    waits: AtomicBool,
     /// Bytes have been read that no request has claimed.
     pub(crate) unparsed: AtomicBool,
     pub(crate) head_began: AtomicU64,
@@ -62,6 +66,8 @@ impl Shared {
             in_flight: AtomicU32::new(0),
             bodies_open: AtomicU32::new(0),
             served: AtomicU32::new(0),
+            returned: AtomicU32::new(0),
+            waits: AtomicBool::new(false),
             unparsed: AtomicBool::new(false),
             head_began: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
@@ -114,8 +120,19 @@ impl Shared {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// There was nothing to read.
+    pub(crate) fn nothing_to_read(&self) {
+        if self.served.load(Relaxed) > 0 && self.bodies_open.load(Relaxed) == 0 {
+            self.waits.store(true, Relaxed);
+        }
+    }
+
     /// Bytes were read.
     pub(crate) fn read(&self) {
+        if self.waits.load(Relaxed) {
+            self.waits.store(false, Relaxed);
+            self.returned.store(self.returned.load(Relaxed).saturating_add(1), Relaxed);
+        }
         self.unparsed.store(true, Relaxed);
         self.reads.store(self.reads.load(Relaxed) + 1, Relaxed);
     }
@@ -215,11 +232,17 @@ impl Shared {
         Some((class, u64::MAX - age))
     }
 
+    /// How often the client came: what earns a connection its long idle time.
+    fn came(&self) -> u32 {
+        let served = self.served.load(Relaxed);
+        if self.is_http2() { served } else { served.min(1).saturating_add(self.returned.load(Relaxed)) }
+    }
+
     pub(crate) fn sight(&self, drain_began: Ms, last_read: Ms) -> Sight {
         Sight {
             in_flight: self.in_flight.load(Relaxed),
             bodies_open: self.bodies_open.load(Relaxed),
-            served: self.served.load(Relaxed),
+            served: self.came(),
             trusted: self.trusted,
             head_began: self.head_began.load(Relaxed),
             idle_since: self.idle_since.load(Relaxed),

@@ -134,7 +134,9 @@ impl<S: Stack> AsyncRead for Wire<S> {
         if !this.shared.is_http2() {
             this.shared.tail().push(new, this.shared.is_busy());
         }
-        if !new.is_empty() {
+        if polled.is_pending() {
+            this.shared.nothing_to_read();
+        } else if !new.is_empty() {
             this.shared.read();
         } else if polled.is_ready() && buf.remaining() > 0 {
             this.eof = true;
