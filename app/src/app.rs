@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
-use http::Request;
 use mainstay::auth::{Auth, Passwords, Role, Tokens};
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
@@ -15,13 +14,13 @@ use mainstay::health::Health;
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 use mainstay::routes::Routes;
+use mainstay::serve;
 use mainstay::stack::rate_limit::Quota;
 use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
 use mainstay::store::{Connection, Database};
 use mainstay::writes::Writes;
 use secrecy::SecretSlice;
 use serde::Serialize;
-use tower::Service;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
@@ -160,22 +159,15 @@ impl App {
     }
 
     /// The service: the stack around the routes. This is the whole of it, in order.
-    pub fn service(
-        &self,
-        log: Sink,
-        metrics: Metrics,
-    ) -> impl Service<Request<axum::body::Body>, Response = axum::response::Response, Error = std::convert::Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static {
+    pub fn service(&self, log: Sink, metrics: Metrics) -> impl serve::Stack {
         let settings = &self.settings.stack;
         let routes = self.routes();
         let trusted = Networks::new(settings.trusted_proxies.clone());
         let exempt = Networks::new(settings.rate_limit_allowlist.clone());
         let detail = if settings.production() { Detail::Message } else { Detail::Causes };
         let policy: ContentPolicy = settings.content_policy;
-        from_the_street()
-            .enter(Observe::new(routes.table(), trusted, detail, log, metrics, self.clock().clone()))
+        from_the_street(trusted)
+            .enter(Observe::new(routes.table(), detail, log, metrics, self.clock().clone()))
             .enter(PanicBarrier)
             .enter(SecureHeaders::new(policy))
             .enter(Cors::new(settings.allowed_origins.clone(), settings.cors_credentials))

@@ -157,7 +157,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
     };
     tokio::spawn(serve::serve(
         management_listener,
-        management::router(app.clone(), metrics.clone(), log.clone()),
+        serve::Plain(management::router(app.clone(), metrics.clone(), log.clone())),
         Limits::default(),
         management_drain.clone(),
     ));

@@ -55,10 +55,10 @@ async fn main() -> anyhow::Result<()> {
         }
     });
     let routes = Routes::new(router(&settings).await?, &document(), &[], &[]);
-    let trusted = || Networks::new(settings.trusted_proxies.clone());
+    let trusted = Networks::new(settings.trusted_proxies.clone());
     let exempt = Networks::new(settings.rate_limit_allowlist.clone());
-    let service = stack::from_the_street()
-        .enter(Observe::new(routes.table(), trusted(), Detail::Message, log, metrics, Clock::system()))
+    let service = stack::from_the_street(trusted)
+        .enter(Observe::new(routes.table(), Detail::Message, log, metrics, Clock::system()))
         .enter(PanicBarrier)
         .enter(SecureHeaders::new(settings.content_policy))
         .enter(Cors::new(settings.allowed_origins.clone(), settings.cors_credentials))

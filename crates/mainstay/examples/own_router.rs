@@ -59,8 +59,8 @@ async fn main() -> std::io::Result<()> {
     let routes = Routes::new(router.with_state(Notes::default()), &document, &[], &[]);
 
     // Any other order, or a missing layer, does not compile.
-    let stack = from_the_street()
-        .enter(Observe::new(routes.table(), Networks::default(), Detail::Message, sink, Metrics::global(), Clock::system()))
+    let stack = from_the_street(Networks::default())
+        .enter(Observe::new(routes.table(), Detail::Message, sink, Metrics::global(), Clock::system()))
         .enter(PanicBarrier)
         .enter(SecureHeaders::new(ContentPolicy::Api))
         .enter(Cors::new(Origins { any: false, list: vec!["https://app.example.com".to_owned()] }, true))

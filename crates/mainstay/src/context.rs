@@ -2,16 +2,18 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use uuid::Uuid;
 
+use crate::client::{self, Networks};
 use crate::error::Form;
-use crate::routes::Match;
+use crate::routes::{Match, RouteTable};
+use crate::serve::{HeadFault, Peer};
 
 /// The header under which a request's id comes in and goes out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -73,26 +75,36 @@ pub struct Context {
     pub route: Match,
     /// The form that errors take for this client.
     pub form: Form,
+    /// What the transport found wrong with the head.
+    pub fault: Option<HeadFault>,
+    /// The method.
+    pub method: Method,
+    target: Option<PathAndQuery>,
     deadline: OnceLock<Instant>,
     account: OnceLock<Uuid>,
-    headers: OnceLock<Arc<HeaderMap>>,
-    headers_taken: AtomicBool,
 }
 
 impl Context {
     /// The facts of a request that begins now.
-    pub fn new(id: RequestId, started: Instant, client: IpAddr, route: Match, form: Form) -> Self {
+    pub(crate) fn arriving<B>(peer: &Peer, request: &Request<B>, trusted: &Networks, table: &RouteTable) -> Self {
+        let headers = request.headers();
         Self {
-            id,
-            started,
-            client,
-            route,
-            form,
+            id: RequestId::from_headers(headers, || Uuid::new_v4().as_u128()),
+            started: Instant::now(),
+            client: client::address(peer.addr.ip(), headers, trusted),
+            route: table.find(request.method(), request.uri().path()),
+            form: Form::accepted(headers.get(header::ACCEPT)),
+            fault: peer.fault,
+            method: request.method().clone(),
+            target: request.uri().path_and_query().cloned(),
             deadline: OnceLock::new(),
             account: OnceLock::new(),
-            headers: OnceLock::new(),
-            headers_taken: AtomicBool::new(false),
         }
+    }
+
+    /// The path that was asked for.
+    pub fn path(&self) -> &str {
+        self.target.as_ref().map_or("", PathAndQuery::path)
     }
 
     /// When the answer must be on its way. Later waits, such as the one for a database connection, end there.
@@ -103,23 +115,6 @@ impl Context {
     /// Sets the deadline; the first one stands.
     pub fn set_deadline(&self, deadline: Instant) {
         let _ = self.deadline.set(deadline);
-    }
-
-    /// Offers the headers that every answer carries to whoever makes the answer.
-    pub(crate) fn offer_headers(&self, headers: Arc<HeaderMap>) {
-        let _ = self.headers.set(headers);
-    }
-
-    /// The headers offered, noting that an answer began with them.
-    pub(crate) fn take_headers(&self) -> Option<&HeaderMap> {
-        let headers = self.headers.get()?;
-        self.headers_taken.store(true, Ordering::Relaxed);
-        Some(headers)
-    }
-
-    /// Did an answer begin with the headers offered?
-    pub(crate) fn headers_taken(&self) -> bool {
-        self.headers_taken.load(Ordering::Relaxed)
     }
 
     /// Who is asking, once that is known, for the log.

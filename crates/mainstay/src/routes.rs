@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
@@ -20,9 +19,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::context::Context;
 use crate::error::{Error, codes};
-use crate::stack::panic::{self, Caught};
-use crate::stack::secure::Begin;
-use crate::stack::shortcut::{Amend, Shortcut};
+use crate::stack::panic;
 
 /// One path of the table.
 #[derive(Debug)]
@@ -137,42 +134,52 @@ impl Routes {
     }
 
     /// The table, for the layers.
-    pub fn table(&self) -> RouteTable {
-        self.table.clone()
+    pub fn table(&self) -> &RouteTable {
+        &self.table
     }
 }
 
-/// The innermost service: not-found, method-not-allowed, and the router behind a panic barrier of its own, so that the 500 of a handler leaves through every layer.
-impl Service<Request<Body>> for Routes {
-    type Response = Response;
-    type Error = Infallible;
-    // Boxed: it holds the whole request, and every layer outside would move it once more.
-    type Future = Shortcut<Amend<Pin<Box<Caught<RouteFuture<Infallible>>>>, Begin>>;
+/// What the routes make of a request.
+pub(crate) enum Routed {
+    /// No handler was asked.
+    Answered(Option<Response>),
+    /// A handler works on it. Boxed: it holds the whole request.
+    Handled(Pin<Box<RouteFuture<Infallible>>>),
+}
 
-    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+impl Routed {
+    fn at_once(answer: impl IntoResponse) -> Self {
+        Self::Answered(Some(answer.into_response()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let context = request.extensions().get::<Arc<Context>>().cloned();
-        match context.as_ref().map_or_else(|| self.table.find(request.method(), request.uri().path()), |context| context.route.clone()) {
-            Match::Found(_) => match panic::catch(AssertUnwindSafe(|| self.router.call(request))) {
-                Ok(future) => Shortcut::later(Amend::new(Box::pin(Caught::new(future)), Begin(context))),
-                Err(error) => Shortcut::now(error.into_response()),
+    /// The answer. A panic of the handler is one too: caught here, it leaves through every layer.
+    pub(crate) fn poll(&mut self, task: &mut Task<'_>) -> Poll<Response> {
+        match self {
+            // Polled after completion, which no caller does.
+            Self::Answered(response) => response.take().map_or(Poll::Pending, Poll::Ready),
+            Self::Handled(future) => match panic::catch(|| future.as_mut().poll(task)) {
+                Ok(polled) => polled.map(|Ok(response)| response),
+                Err(error) => Poll::Ready(error.into_response()),
             },
-            Match::OtherMethod(route) if request.method() == Method::OPTIONS => {
-                let mut response = StatusCode::NO_CONTENT.into_response();
-                response.headers_mut().insert(header::ALLOW, route.allow.clone());
-                Shortcut::now(response)
-            }
-            Match::OtherMethod(route) => {
-                Shortcut::now(Error::new(&codes::METHOD_NOT_ALLOWED).with_header(header::ALLOW, route.allow.clone()).into_response())
-            }
+        }
+    }
+}
+
+impl Routes {
+    /// The innermost of all: not-found, method-not-allowed, and the router behind a panic barrier of its own.
+    pub(crate) fn call(&mut self, request: Request<Body>, context: &Context) -> Routed {
+        match &context.route {
+            Match::Found(_) => match panic::catch(|| self.router.call(request)) {
+                Ok(future) => Routed::Handled(Box::pin(future)),
+                Err(error) => Routed::at_once(error),
+            },
+            Match::OtherMethod(route) if context.method == Method::OPTIONS => Routed::at_once((StatusCode::NO_CONTENT, [(header::ALLOW, route.allow.clone())])),
+            Match::OtherMethod(route) => Routed::at_once(Error::new(&codes::METHOD_NOT_ALLOWED).with_header(header::ALLOW, route.allow.clone())),
             Match::Unknown => {
                 // The target is the caller's text: shortened, and JSON escapes the rest.
-                let path: String = request.uri().path().chars().take(200).collect();
-                let message = format!("Route {} {path} not found", request.method());
-                Shortcut::now(Error::new(&codes::ROUTE_NOT_FOUND).with_message(message).into_response())
+                let path: String = context.path().chars().take(200).collect();
+                let message = format!("Route {} {path} not found", context.method);
+                Routed::at_once(Error::new(&codes::ROUTE_NOT_FOUND).with_message(message))
             }
         }
     }

@@ -5,35 +5,36 @@
 //! ```
 //!
 //! [`from_the_street`] opens a stack, [`Stack::enter`] adds the next layer inside the last one, [`Stack::around`] closes it around the routes
-//! once the innermost layer is in. The order is written in `stack/order.rs`, once. All layers are one concrete service type: nothing is
-//! boxed between the socket and the router.
+//! once the innermost layer is in. The order is written in `stack/order.rs`, once. What a layer is stands in `stack/layer.rs`; all of them together
+//! are one service with one future (`stack/closed.rs`).
 
 pub mod body_limit;
+mod closed;
 pub mod compress;
 pub mod conform;
 pub mod cors;
 pub mod deadline;
+mod layer;
 pub mod observe;
 mod order;
 pub mod overload;
 pub mod panic;
 pub mod rate_limit;
 pub mod secure;
-pub(crate) mod shortcut;
 
 use std::marker::PhantomData;
 
-use tower::Layer;
-use tower::layer::util::{Identity, Stack as Nested};
-use tower::util::Either;
-
+use crate::client::Networks;
 use crate::routes::Routes;
+use crate::serve;
 
 pub use body_limit::BodyLimit;
 pub use compress::Compress;
 pub use conform::Conform;
 pub use cors::Cors;
 pub use deadline::Deadline;
+pub use layer::{Blanks, Layer, Outgoing};
+use layer::{End, Nest};
 pub use observe::Observe;
 pub use order::{Innermost, InsideOf, Street};
 pub use overload::Overload;
@@ -45,38 +46,38 @@ pub use secure::SecureHeaders;
 #[derive(Debug, Clone)]
 pub struct Stack<Layers, Last> {
     layers: Layers,
+    trusted: Networks,
     last: PhantomData<Last>,
 }
 
-/// Opens a stack where requests come in.
-pub fn from_the_street() -> Stack<Identity, Street> {
-    Stack { layers: Identity::new(), last: PhantomData }
+/// Opens a stack where requests come in. `trusted` are the proxies whose word on the client's address counts.
+pub fn from_the_street(trusted: Networks) -> Stack<(), Street> {
+    Stack { layers: (), trusted, last: PhantomData }
 }
 
 impl<Layers, Last> Stack<Layers, Last> {
     /// Adds the next layer, inside the last one.
-    pub fn enter<Next>(self, layer: Next) -> Stack<Nested<Next, Layers>, Next>
+    pub fn enter<Next>(self, layer: Next) -> Stack<(Layers, Next), Next>
     where
         Next: InsideOf<Last>,
     {
-        Stack { layers: Nested::new(layer, self.layers), last: PhantomData }
+        Stack { layers: (self.layers, layer), trusted: self.trusted, last: PhantomData }
     }
 
     /// Adds the next layer, or leaves it out because the configuration says so. A layer may be switched off, but never forgotten.
-    pub fn enter_if<Next>(self, layer: Option<Next>) -> Stack<Nested<Either<Next, Identity>, Layers>, Next>
+    pub fn enter_if<Next>(self, layer: Option<Next>) -> Stack<(Layers, Option<Next>), Next>
     where
         Next: InsideOf<Last>,
     {
-        let layer = layer.map_or_else(|| Either::Right(Identity::new()), Either::Left);
-        Stack { layers: Nested::new(layer, self.layers), last: PhantomData }
+        Stack { layers: (self.layers, layer), trusted: self.trusted, last: PhantomData }
     }
 
     /// Closes the stack around the routes, once its innermost layer is in.
-    pub fn around(self, routes: Routes) -> Layers::Service
+    pub fn around(self, routes: Routes) -> impl serve::Stack
     where
         Last: Innermost,
-        Layers: Layer<Routes>,
+        Layers: Nest<End>,
     {
-        self.layers.layer(routes)
+        closed::Closed::new(self.layers.nest(End), self.trusted, routes)
     }
 }

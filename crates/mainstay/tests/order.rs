@@ -12,20 +12,23 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::response::Response;
+use http::{HeaderValue, Request};
 use mainstay::clock::Clock;
 use mainstay::config::{ContentPolicy, Origins};
+use mainstay::context::Context;
 use mainstay::error::Detail;
 use mainstay::serve::Limits;
 use mainstay::stack::*;
 use mainstay::testing::{TestServer, request, routes};
 use serde_json::Value;
-use tower::Layer;
-use tower::util::MapResponse;
 
 /// The library that this test is linked with: the newest one beside it.
 fn library() -> PathBuf {
@@ -112,13 +115,15 @@ struct Tenancy;
 impl InsideOf<Deadline> for Tenancy {}
 impl InsideOf<Tenancy> for Overload {}
 
-impl<S> Layer<S> for Tenancy {
-    type Service = MapResponse<S, fn(Response) -> Response>;
-    fn layer(&self, inner: S) -> Self::Service {
-        MapResponse::new(inner, |mut response| {
-            response.headers_mut().insert("x-tenant", http::HeaderValue::from_static("acme"));
-            response
-        })
+impl Layer for Tenancy {
+    type Visit = ();
+
+    fn request(&self, _: &mut Request<Body>, _: &Arc<Context>) -> ControlFlow<Response, ()> {
+        ControlFlow::Continue(())
+    }
+
+    fn answer(&self, (): (), answer: &mut Outgoing) {
+        answer.headers_mut().insert("x-tenant", HeaderValue::from_static("acme"));
     }
 }
 
@@ -129,13 +134,15 @@ struct Audit;
 impl InsideOf<BodyLimit> for Audit {}
 impl Innermost for Audit {}
 
-impl<S> Layer<S> for Audit {
-    type Service = MapResponse<S, fn(Response) -> Response>;
-    fn layer(&self, inner: S) -> Self::Service {
-        MapResponse::new(inner, |mut response| {
-            response.headers_mut().insert("x-audited", http::HeaderValue::from_static("1"));
-            response
-        })
+impl Layer for Audit {
+    type Visit = ();
+
+    fn request(&self, _: &mut Request<Body>, _: &Arc<Context>) -> ControlFlow<Response, ()> {
+        ControlFlow::Continue(())
+    }
+
+    fn answer(&self, (): (), answer: &mut Outgoing) {
+        answer.headers_mut().insert("x-audited", HeaderValue::from_static("1"));
     }
 }
 
@@ -146,8 +153,8 @@ async fn layers_of_ones_own_have_their_place_and_may_be_left_out() {
         let routes = routes(router, &["GET /"], &[]);
         let wanted = tenancy.as_ref().map(|_| "acme");
         let server = TestServer::around(Limits::default(), |log, metrics| {
-            from_the_street()
-                .enter(Observe::new(routes.table(), Default::default(), Detail::Message, log, metrics, Clock::system()))
+            from_the_street(Default::default())
+                .enter(Observe::new(routes.table(), Detail::Message, log, metrics, Clock::system()))
                 .enter(PanicBarrier)
                 .enter(SecureHeaders::new(ContentPolicy::Api))
                 .enter(Cors::new(Origins { any: true, list: Vec::new() }, false))

@@ -13,7 +13,7 @@ use axum::body::{Body, Bytes};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use mainstay::serve::{Drain, Limits, Peer, Report, bind, serve};
+use mainstay::serve::{Drain, Limits, Peer, Plain, Report, bind, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -40,7 +40,7 @@ impl Server {
             let counted = Arc::clone(&counted);
             async move { Ok::<_, Infallible>(respond(request, &counted).await) }
         });
-        let task = tokio::spawn(serve(listener, service, limits, drain.clone()));
+        let task = tokio::spawn(serve(listener, Plain(service), limits, drain.clone()));
         Server { addr, drain, task, hits }
     }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Role, Tokens};
 use crate::clock::Clock;
-use crate::context::Context;
+use crate::context;
 use crate::error::{Error, Result, codes};
 use crate::stack::rate_limit::Quota;
 
@@ -82,10 +82,11 @@ impl Auth {
         Ok(standing)
     }
 
-    async fn caller(&self, headers: &HeaderMap, context: Option<&Arc<Context>>) -> Result<SignedIn> {
+    async fn caller(&self, headers: &HeaderMap) -> Result<SignedIn> {
+        let context = context::current();
         let token = bearer(headers)?;
         let claims = self.0.tokens.verify(token, self.0.clock.now()).map_err(|refused| invalid_token().caused_by(refused))?;
-        let deadline = context.and_then(|context| context.deadline());
+        let deadline = context.as_ref().and_then(|context| context.deadline());
         let role = self.standing(claims.subject, deadline).await?.ok_or_else(|| invalid_token().caused_by("unknown or disabled account"))?;
         if let Some(context) = context {
             context.set_account(claims.subject);
@@ -149,7 +150,7 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        Auth::from_ref(state).caller(&parts.headers, parts.extensions.get()).await
+        Auth::from_ref(state).caller(&parts.headers).await
     }
 }
 

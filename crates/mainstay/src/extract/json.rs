@@ -1,6 +1,5 @@
 //! The body as JSON.
 
-use std::error::Error as _;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -13,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::objects::Objects;
 use super::{describe, strict};
 use crate::error::{Error, codes};
-use crate::stack::body_limit::BodyFault;
+use crate::stack::body_limit::fault_of;
 
 /// A JSON body of this type. Unknown and repeated members are refused; `#[serde(deny_unknown_fields)]` on the type is what makes the former so.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +83,7 @@ async fn read(mut body: Body) -> Result<Bytes, Error> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(64 * 1024);
     let mut bytes = BytesMut::with_capacity(announced);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| match fault(&error) {
+        let frame = frame.map_err(|error| match fault_of(&error) {
             Some(fault) => fault.into_error(),
             // The client left, or its chunks are malformed: what follows cannot be understood.
             None => Error::new(&codes::MALFORMED_REQUEST).with_message("Request body could not be read").caused_by(error).closing(),
@@ -94,17 +93,6 @@ async fn read(mut body: Body) -> Result<Bytes, Error> {
         }
     }
     Ok(bytes.freeze())
-}
-
-fn fault(error: &axum::Error) -> Option<BodyFault> {
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(fault) = cause.downcast_ref::<BodyFault>() {
-            return Some(*fault);
-        }
-        next = cause.source();
-    }
-    None
 }
 
 #[cfg(test)]

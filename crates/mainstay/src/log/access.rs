@@ -83,6 +83,10 @@ impl Access<'_> {
     }
 
     fn short_path(&self) -> &str {
+        // No more bytes than that are no more characters either.
+        if self.path.len() <= PATH_CHARS_MAX {
+            return self.path;
+        }
         self.path.char_indices().nth(PATH_CHARS_MAX).map_or(self.path, |(end, _)| &self.path[..end])
     }
 

@@ -4,13 +4,16 @@
 //! the fault, so that even that answer has the one error form, a request id, the headers and a line in the log.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, DATE, ORIGIN, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as _;
+use pin_project_lite::pin_project;
+use tower::ServiceExt as _;
+use tower::util::Oneshot;
 
 use super::Peer;
 use crate::context::REQUEST_ID;
@@ -18,10 +21,48 @@ use crate::context::REQUEST_ID;
 /// The most that an answer to a fault may hold, in bytes: an error in the one form is a few hundred.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What [`serve`](super::serve) asks of a service, under one name.
-pub trait Stack: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static {}
+/// What [`serve`](super::serve) asks of a service: an answer to each request, and to each fault of a head at once.
+pub trait Stack: Clone + Send + 'static {
+    /// An answer in the making.
+    type Future: Future<Output = Response<Body>> + Send + 'static;
 
-impl<S> Stack for S where S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static {}
+    /// A request has come. Each connection has a copy of the service of its own.
+    fn call(&mut self, peer: Peer, request: Request<Body>) -> Self::Future;
+}
+
+/// A service of tower's, such as a bare router, without a stack around it. It finds the [`Peer`] in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct Plain<S>(pub S);
+
+impl<S> Stack for Plain<S>
+where
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Future = PlainFuture<S>;
+
+    fn call(&mut self, peer: Peer, mut request: Request<Body>) -> PlainFuture<S> {
+        request.extensions_mut().insert(peer);
+        PlainFuture { future: self.0.clone().oneshot(request) }
+    }
+}
+
+pin_project! {
+    /// The answer of a [`Plain`] service.
+    pub struct PlainFuture<S: tower::Service<Request<Body>>> {
+        #[pin] future: Oneshot<S, Request<Body>>,
+    }
+}
+
+impl<S> Future for PlainFuture<S>
+where
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Output = Response<Body>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        self.project().future.poll(cx).map(|Ok(response)| response)
+    }
+}
 
 /// What is still legible of a head that could not be parsed and shapes its answer: whose page asks (a browser hides an answer without its CORS
 /// headers), in which form, under which id.
@@ -38,14 +79,9 @@ pub(crate) fn legible(unparsed: &[u8]) -> HeaderMap {
 /// The bytes of the service's answer to `peer.fault`, or `None` if it does not have it at once.
 pub(crate) fn to_fault<S: Stack>(service: &S, peer: Peer, legible: HeaderMap) -> Option<Vec<u8>> {
     let mut cx = Context::from_waker(Waker::noop());
-    let mut service = service.clone();
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else {
-        return None;
-    };
     let mut request = Request::new(Body::empty());
     *request.headers_mut() = legible;
-    request.extensions_mut().insert(peer);
-    let Poll::Ready(Ok(answer)) = pin!(service.call(request)).poll(&mut cx) else {
+    let Poll::Ready(answer) = pin!(service.clone().call(peer, request)).poll(&mut cx) else {
         return None;
     };
     let (mut head, body) = answer.into_parts();

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use http::header::CONNECTION;
@@ -37,7 +37,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
     type Error = Infallible;
     type Future = Answer<S>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answer<S> {
+    fn call(&self, request: Request<Incoming>) -> Answer<S> {
         let shared = &self.shared;
         shared.request_began();
         let flight = Flight(Arc::clone(shared));
@@ -45,17 +45,13 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
         let framing = Framing::of(request.headers());
         let raw = if http2 { RawHead::default() } else { shared.tail().claim(request.headers(), framing.has_coding()) };
         let fault = check(&request, &framing, raw, &self.limits);
-        request.extensions_mut().insert(Peer { addr: shared.addr, http2, fault });
+        let peer = Peer { addr: shared.addr, http2, fault };
         let asks = !request.body().is_end_stream() && head::expects_continue(request.headers());
         let request = request.map(|incoming| {
             if fault.is_some() || incoming.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(incoming, Arc::clone(shared), asks)) }
         });
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => State::Running { future: service.call(request) },
-            // Asked again with the task's own waker.
-            Poll::Pending => State::Waiting { service: service.clone(), request: Some(request) },
-        };
+        let state = State::Running { future: service.call(peer, request) };
         Answer { state, flight: Some(flight), closes: fault.is_some(), turns: TURNS }
     }
 }
@@ -75,7 +71,6 @@ pin_project! {
 pin_project! {
     #[project = StateNow]
     enum State<S: Stack> {
-        Waiting { service: S, request: Option<Request<Body>> },
         Running { #[pin] future: S::Future },
         // The answer is there; the end of the request is not.
         Unread { response: Option<Response<Body>> },
@@ -87,20 +82,9 @@ impl<S: Stack> Future for Answer<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let mut response = loop {
-            match this.state.as_mut().project() {
-                StateNow::Waiting { service, request } => {
-                    let Ok(()) = ready!(service.poll_ready(cx));
-                    // Taken once: the state changes in the next line.
-                    let future = service.call(request.take().unwrap_or_default());
-                    this.state.set(State::Running { future });
-                }
-                StateNow::Running { future } => {
-                    let Ok(response) = ready!(future.poll(cx));
-                    break Some(response);
-                }
-                StateNow::Unread { response } => break response.take(),
-            }
+        let mut response = match this.state.as_mut().project() {
+            StateNow::Running { future } => Some(ready!(future.poll(cx))),
+            StateNow::Unread { response } => response.take(),
         };
         // Both are there until the future has ended, and it is not polled afterwards.
         let (Some(answer), Some(flight)) = (response.as_mut(), this.flight.as_ref()) else {

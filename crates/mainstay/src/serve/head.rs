@@ -135,7 +135,6 @@ fn host(framing: &Framing<'_>, uri: &Uri, version: Version) -> Option<HeadFault>
 
 /// `uri-host [ ":" port ]` of RFC 9110 section 7.2, not empty (section 4.2.1 forbids an empty host for `http`).
 fn host_is_valid(value: &[u8]) -> bool {
-    // What almost every host is: letters, digits, dots, hyphens, and a port.
     let (host, port) = match value {
         [b'[', ..] => match value.iter().position(|b| *b == b']') {
             Some(close) => value.split_at(close + 1),
@@ -171,6 +170,8 @@ fn host_name_is_valid(host: &[u8]) -> bool {
     match host {
         [] => false,
         [b'[', inner @ .., b']'] => std::str::from_utf8(inner).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()),
+        // What almost every host is.
+        _ if host.iter().all(|b| HOST_BYTES[usize::from(*b)]) => true, // a byte has 256 values
         _ => {
             let mut rest = host;
             while let [b, after @ ..] = rest {

@@ -27,14 +27,14 @@ mod shared;
 mod wire;
 
 pub use accept::{Report, bind, serve};
-pub use answer::Stack;
+pub use answer::{Plain, Stack};
 pub use drain::Drain;
 pub use head::HeadFault;
 pub use limits::Limits;
 
 use std::net::SocketAddr;
 
-/// Where a request came from and what is wrong with its head: the one extension the transport puts into a request.
+/// Where a request came from and what is wrong with its head.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     /// The other end of the socket; behind a proxy that is the proxy.

@@ -4,18 +4,20 @@
 //! tell the secret (BREACH).
 
 use std::convert::Infallible;
-use std::task::{Context as Task, Poll};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request};
-use tower::{Layer, Service};
+use tower::Service;
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
-use super::shortcut::{Amend, Amendment};
+use super::{Layer, Outgoing};
+use crate::context::Context;
 
 const X_NO_COMPRESSION: HeaderName = HeaderName::from_static("x-no-compression");
 /// Up to this a body fits into a packet as it is: nothing is gained by making it smaller.
@@ -29,48 +31,25 @@ pub struct Never;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Compress;
 
-impl<S> Layer<S> for Compress {
-    type Service = Compressing<S>;
-    fn layer(&self, inner: S) -> Compressing<S> {
-        Compressing { inner }
-    }
-}
-
-/// The service of [`Compress`].
-#[derive(Debug, Clone)]
-pub struct Compressing<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for Compressing<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Amend<S::Future, Wish>;
-
-    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(task)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let accepted = request.headers().get(header::ACCEPT_ENCODING).filter(|_| !request.headers().contains_key(X_NO_COMPRESSION)).cloned();
-        let wish = Wish { accepted, head: request.method() == Method::HEAD };
-        Amend::new(self.inner.call(request), wish)
-    }
-}
-
 /// What the client accepts. It is weighed only when there is an answer worth it: most are too small.
+#[derive(Debug)]
 pub struct Wish {
     accepted: Option<HeaderValue>,
     head: bool,
 }
 
-impl Amendment for Wish {
-    fn amend(self, response: &mut Response) {
-        let Some(accepted) = &self.accepted else { return };
-        if self.head {
+impl Layer for Compress {
+    type Visit = Wish;
+
+    fn request(&self, request: &mut Request<Body>, _: &Arc<Context>) -> ControlFlow<Response, Wish> {
+        let accepted = request.headers().get(header::ACCEPT_ENCODING).filter(|_| !request.headers().contains_key(X_NO_COMPRESSION)).cloned();
+        ControlFlow::Continue(Wish { accepted, head: request.method() == Method::HEAD })
+    }
+
+    fn answer(&self, wish: Wish, answer: &mut Outgoing) {
+        let response = answer.response_mut();
+        let Some(accepted) = &wish.accepted else { return };
+        if wish.head {
             if let Some(coding) = coding(accepted) {
                 describe_get(response, coding);
             }

@@ -3,52 +3,29 @@
 //! The transport sees the faults of a head ([`crate::serve`]) and notes them on the request; this layer answers, inside the layers that give every
 //! answer its id and its headers, and before any budget is spent.
 
-use std::convert::Infallible;
-use std::task::{Context as Task, Poll};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::Request;
-use tower::{Layer, Service};
 
-use super::shortcut::Shortcut;
+use super::{Layer, Outgoing};
+use crate::context::Context;
 use crate::error::{Error, codes};
-use crate::serve::Peer;
 
 /// The layer.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Conform;
 
-impl<S> Layer<S> for Conform {
-    type Service = Conforming<S>;
-    fn layer(&self, inner: S) -> Conforming<S> {
-        Conforming { inner }
-    }
-}
+impl Layer for Conform {
+    type Visit = ();
 
-/// The service of [`Conform`].
-#[derive(Debug, Clone)]
-pub struct Conforming<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for Conforming<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Shortcut<S::Future>;
-
-    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(task)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match request.extensions().get::<Peer>().and_then(|peer| peer.fault) {
-            None => Shortcut::later(self.inner.call(request)),
+    fn request(&self, _: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, ()> {
+        match context.fault {
+            None => ControlFlow::Continue(()),
             // What follows a malformed head cannot be told from the next request (RFC 9112, 2.2 and 6.3): the connection ends.
-            Some(fault) => Shortcut::now(
+            Some(fault) => ControlFlow::Break(
                 Error::new(codes::for_status(fault.status))
                     .with_message(fault.message)
                     .with_field("head", fault.code, fault.message)
@@ -57,4 +34,6 @@ where
             ),
         }
     }
+
+    fn answer(&self, (): (), _: &mut Outgoing) {}
 }

@@ -3,19 +3,17 @@
 //! Preflights are answered here; none reaches a limit or a route. Every answer, refusals included, carries the headers, because a browser hides from
 //! its page an error without them.
 
-use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
-use tower::{Layer, Service};
 
-use super::shortcut::{Amend, Amendment, Shortcut};
+use super::{Blanks, Layer, Outgoing};
 use crate::config::Origins;
-use crate::serve::Peer;
+use crate::context::Context;
 
 /// Answers of a day are few enough, and Chromium keeps none longer than two hours anyway.
 const MAX_AGE_S: &str = "86400";
@@ -28,121 +26,129 @@ const REQUEST_HEADERS_BYTES_MAX: usize = 1024;
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct Cors {
-    rules: Arc<Rules>,
-}
-
-#[derive(Debug)]
-struct Rules {
-    origins: Origins,
+    any: bool,
+    listed: Vec<HeaderValue>,
     credentials: bool,
 }
 
 impl Cors {
     /// Lets pages of these origins in. `credentials` has no effect with `*`: configuration refuses the combination, and browsers would too.
     pub fn new(origins: Origins, credentials: bool) -> Self {
-        let credentials = credentials && !origins.any;
-        Self { rules: Arc::new(Rules { origins, credentials }) }
+        // What cannot be a header's value cannot be anybody's origin.
+        let listed = origins.list.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+        Self { any: origins.any, listed, credentials: credentials && !origins.any }
     }
-}
 
-impl Rules {
-    /// What the answer to a request of this origin carries.
-    fn headers(&self, origin: Option<&HeaderValue>) -> Grant {
-        let allowed = match origin {
-            Some(_) if self.origins.any => Some(HeaderValue::from_static("*")),
-            Some(origin) if self.listed(origin) => Some(origin.clone()),
-            _ => None,
+    /// What an answer to a request of this origin says.
+    fn grant(&self, origin: Option<&HeaderValue>) -> Grant {
+        let origin = match origin {
+            Some(_) if self.any => return Grant::Any,
+            Some(origin) => origin,
+            None => return Grant::None,
         };
-        Grant { allowed, credentials: self.credentials, varies: !self.origins.any }
-    }
-
-    fn listed(&self, origin: &HeaderValue) -> bool {
         // Compared whole: no suffix, no pattern, so no look-alike gets in. `null` is never listed.
-        origin.to_str().is_ok_and(|origin| self.origins.list.iter().any(|listed| listed == origin))
+        self.listed.iter().position(|listed| listed == origin).map_or(Grant::None, Grant::Listed)
     }
-}
 
-/// The CORS headers of one answer.
-pub struct Grant {
-    allowed: Option<HeaderValue>,
-    credentials: bool,
-    varies: bool,
-}
-
-impl Grant {
-    fn write(self, headers: &mut HeaderMap) -> bool {
-        if self.varies {
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    fn allowed(&self, grant: Grant) -> Option<HeaderValue> {
+        match grant {
+            Grant::None => None,
+            Grant::Any => Some(HeaderValue::from_static("*")),
+            Grant::Listed(index) => self.listed.get(index).cloned(),
         }
-        let Some(allowed) = self.allowed else { return false };
+    }
+
+    /// Writes who may read; whether anybody may.
+    fn write(&self, grant: Grant, headers: &mut HeaderMap) -> bool {
+        let Some(allowed) = self.allowed(grant) else {
+            headers.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            headers.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            return false;
+        };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        if self.credentials {
+        if self.credentials && !headers.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS) {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
         true
     }
 }
 
-impl Amendment for Grant {
-    fn amend(self, response: &mut Response) {
-        // What a page may read of the answer; without leave to read there is nothing to list.
-        if self.write(response.headers_mut()) {
-            response.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-        }
-    }
+/// Whether a page may read an answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Grant {
+    /// There is no origin, or none that may.
+    None,
+    /// Every page may.
+    Any,
+    /// This one of the list may.
+    Listed(usize),
 }
 
-impl<S> Layer<S> for Cors {
-    type Service = CorsService<S>;
-    fn layer(&self, inner: S) -> CorsService<S> {
-        CorsService { inner, rules: self.rules.clone() }
-    }
-}
+impl Layer for Cors {
+    type Visit = Grant;
 
-/// The service of [`Cors`].
-#[derive(Debug, Clone)]
-pub struct CorsService<S> {
-    inner: S,
-    rules: Arc<Rules>,
-}
-
-impl<S> Service<Request<Body>> for CorsService<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Shortcut<Amend<S::Future, Grant>>;
-
-    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(task)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn request(&self, request: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Grant> {
         let origin = request.headers().get(header::ORIGIN);
-        let grant = self.rules.headers(origin);
-        let well_formed = request.extensions().get::<Peer>().is_none_or(|peer| peer.fault.is_none());
-        let asks = origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let preflight = request.method() == Method::OPTIONS && asks && well_formed;
-        if preflight {
-            Shortcut::now(answer_preflight(request.headers(), grant))
-        } else {
-            Shortcut::later(Amend::new(self.inner.call(request), grant))
+        let grant = self.grant(origin);
+        let asks = request.method() == Method::OPTIONS && origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if asks && context.fault.is_none() { ControlFlow::Break(self.preflight(request.headers(), grant)) } else { ControlFlow::Continue(grant) }
+    }
+
+    fn answer(&self, grant: Grant, answer: &mut Outgoing) {
+        if answer.begun() && !matches!(grant, Grant::None) {
+            return;
         }
+        let headers = answer.headers_mut();
+        // A cache must not give one origin's answer to another.
+        if !self.any && !headers.get_all(header::VARY).iter().any(|varies| varies == "Origin") {
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        // What a page may read of the answer; without leave to read there is nothing to list.
+        if !self.write(grant, headers) {
+            headers.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+        } else if !headers.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        }
+    }
+
+    fn blanks(&self, headers: &mut HeaderMap) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static(""));
+    }
+
+    fn fill(&self, grant: &Grant, blanks: &mut Blanks<'_>) {
+        match self.allowed(*grant) {
+            Some(origin) => blanks.set(origin),
+            None => blanks.skip(),
+        }
+    }
+
+    fn constants(&self, headers: &mut HeaderMap) {
+        if !self.any {
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        if self.credentials {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }
 
-fn answer_preflight(asked: &HeaderMap, grant: Grant) -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    let headers = response.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"));
-    if grant.write(headers) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
-        // Mirrored, so that a team's own header needs no setting: the origin is what is trusted.
-        if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| names.len() <= REQUEST_HEADERS_BYTES_MAX) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+impl Cors {
+    fn preflight(&self, asked: &HeaderMap, grant: Grant) -> Response {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        if !self.any {
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
+        headers.append(header::VARY, HeaderValue::from_static("Access-Control-Request-Method, Access-Control-Request-Headers"));
+        if self.write(grant, headers) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
+            // Mirrored, so that a team's own header needs no setting: the origin is what is trusted.
+            if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| names.len() <= REQUEST_HEADERS_BYTES_MAX) {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+            }
+        }
+        response
     }
-    response
 }

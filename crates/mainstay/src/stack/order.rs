@@ -1,6 +1,6 @@
 //! The one legal order of the layers, outermost first. It is written here and nowhere else.
 
-use super::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders};
+use super::{BodyLimit, Compress, Conform, Cors, Deadline, Layer, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders};
 
 /// Says that a layer may stand directly inside `Outer`.
 ///
@@ -10,7 +10,7 @@ use super::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, Pan
     label = "wrong place in the stack",
     note = "the one legal order is written in stack/order.rs: observe, panic barrier, security headers, CORS, compression, conformance, deadline, overload, rate limit, body limit"
 )]
-pub trait InsideOf<Outer> {}
+pub trait InsideOf<Outer>: Layer {}
 
 /// Where requests come in: the outside of the outermost layer.
 #[derive(Debug, Clone, Copy)]

@@ -1,87 +1,158 @@
 //! Overload: a bound on the requests worked on at once. One more is told so at once, with a 503, instead of making all the others slower.
+//!
+//! A request that waits for its own client is not worked on: while its body does not come it gives its place to another, so that slow clients, however
+//! many, make nobody see a 503. It takes a place again with the next bytes, or is refused like any other.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::Request;
-use pin_project_lite::pin_project;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::{Layer, Service};
 
-use super::shortcut::Shortcut;
+use super::{Layer, Outgoing};
+use super::body_limit::BodyFault;
 use crate::context::Context;
 use crate::error::{Error, codes};
 
 /// Work turns over in well under a second, so a second is when asking again is worth it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What a client is told that came at a bad time.
+pub(crate) fn overloaded() -> Error {
+    Error::new(&codes::OVERLOADED).retry_after(RETRY_AFTER)
+}
+
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct Overload {
-    permits: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 impl Overload {
     /// At most this many requests at once. Routes that are never limited pass beside.
     pub fn new(concurrency_max: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS))) }
+        Self { places: Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS))) }
     }
 }
 
-impl<S> Layer<S> for Overload {
-    type Service = Shedding<S>;
-    fn layer(&self, inner: S) -> Shedding<S> {
-        Shedding { inner, permits: self.permits.clone() }
-    }
+/// The place of a request that is worked on. It goes back with the request's end, however that comes.
+#[derive(Debug)]
+pub struct Place(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    /// Passed beside.
+    None,
+    /// To the end.
+    Firm(#[allow(dead_code)] OwnedSemaphorePermit),
+    /// Shared with the body, which lends it out while it waits for the client.
+    Lent(Arc<Lendable>),
 }
 
-/// The service of [`Overload`].
-#[derive(Debug, Clone)]
-pub struct Shedding<S> {
-    inner: S,
-    permits: Arc<Semaphore>,
-}
+impl Layer for Overload {
+    type Visit = Place;
 
-impl<S> Service<Request<Body>> for Shedding<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Shortcut<Admitted<S::Future>>;
-
-    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(task)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let unlimited = request.extensions().get::<Arc<Context>>().is_some_and(|context| context.route.unlimited());
-        let permit = if unlimited { None } else { self.permits.clone().try_acquire_owned().ok() };
-        if unlimited || permit.is_some() {
-            return Shortcut::later(Admitted { future: self.inner.call(request), _permit: permit });
+    fn request(&self, request: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Place> {
+        if context.route.unlimited() {
+            return ControlFlow::Continue(Place(Kept::None));
         }
-        Shortcut::now(Error::new(&codes::OVERLOADED).retry_after(RETRY_AFTER).into_response())
+        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+            return ControlFlow::Break(overloaded().into_response());
+        };
+        if request.body().is_end_stream() {
+            return ControlFlow::Continue(Place(Kept::Firm(permit)));
+        }
+        let place = Arc::new(Lendable { places: self.places.clone(), held: Mutex::new(Held::Here(permit)) });
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::new(Arriving { body, place: place.clone() });
+        ControlFlow::Continue(Place(Kept::Lent(place)))
+    }
+
+    fn answer(&self, _: Place, _: &mut Outgoing) {}
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A handler may have handed the body on to a task that outlives the request; the place is not its own.
+        if let Kept::Lent(place) = &self.0 {
+            place.set(Held::Over);
+        }
     }
 }
 
-pin_project! {
-    /// A request that is worked on; its permit goes back when it ends or is dropped.
-    pub struct Admitted<F> {
-        #[pin] future: F,
-        _permit: Option<OwnedSemaphorePermit>,
+/// A place that is given back and taken again.
+#[derive(Debug)]
+struct Lendable {
+    places: Arc<Semaphore>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Here(#[allow(dead_code)] OwnedSemaphorePermit),
+    Lent,
+    /// The request has ended.
+    Over,
+}
+
+impl Lendable {
+    fn set(&self, held: Held) {
+        // Nothing panics while it is held.
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    fn lend(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*held, Held::Here(_)) {
+            *held = Held::Lent;
+        }
+    }
+
+    /// Whether the request may go on.
+    fn take_back(&self) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*held, Held::Lent) {
+            match self.places.clone().try_acquire_owned() {
+                Ok(permit) => *held = Held::Here(permit),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 }
 
-impl<F: Future> Future for Admitted<F> {
-    type Output = F::Output;
+/// A body on its way in.
+struct Arriving {
+    body: Body,
+    place: Arc<Lendable>,
+}
 
-    fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<F::Output> {
-        self.project().future.poll(task)
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(task);
+        if polled.is_pending() {
+            self.place.lend();
+        } else if !self.place.take_back() {
+            return Poll::Ready(Some(Err(axum::Error::new(BodyFault::Overloaded))));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -5,19 +5,17 @@
 
 pub mod window;
 
-use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request};
-use tower::{Layer, Service};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use self::window::{Decision, Limiter};
-use super::shortcut::{Amend, Amendment, Shortcut};
+use super::{Blanks, Layer, Outgoing};
 use crate::client::{ClientKey, Networks};
 use crate::context::Context;
 use crate::error::{Error, codes};
@@ -65,71 +63,62 @@ fn seconds_up(duration: Duration) -> u64 {
     duration.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
 }
 
-/// What an admitted request's answer says of its quota. Written only when the answer is there: until then it must be small.
-#[derive(Debug)]
-pub struct Standing {
-    quota: Arc<Quota<ClientKey>>,
-    decision: Decision,
-}
-
-impl Amendment for Option<Standing> {
-    fn amend(self, response: &mut Response) {
-        if let Some(Standing { quota, decision }) = self {
-            response.headers_mut().insert(RATELIMIT, quota.state(&decision));
-            response.headers_mut().insert(RATELIMIT_POLICY, quota.policy.clone());
-        }
-    }
-}
-
 /// The layer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RateLimit {
-    quota: Arc<Quota<ClientKey>>,
-    exempt: Arc<Networks>,
+    quota: Quota<ClientKey>,
+    exempt: Networks,
 }
 
 impl RateLimit {
     /// At most `max` requests of one client in any `window`; clients in `exempt` have no limit.
     pub fn new(max: u32, window: Duration, exempt: Networks) -> Self {
-        Self { quota: Arc::new(Quota::new("address", max, window)), exempt: Arc::new(exempt) }
+        Self { quota: Quota::new("address", max, window), exempt }
     }
 }
 
-impl<S> Layer<S> for RateLimit {
-    type Service = Limited<S>;
-    fn layer(&self, inner: S) -> Limited<S> {
-        Limited { inner, limit: self.clone() }
-    }
-}
+impl Layer for RateLimit {
+    /// Where an admitted request's client stands; nothing for one that is not counted.
+    type Visit = Option<Decision>;
 
-/// The service of [`RateLimit`].
-#[derive(Debug, Clone)]
-pub struct Limited<S> {
-    inner: S,
-    limit: RateLimit,
-}
-
-impl<S> Service<Request<Body>> for Limited<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible>,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Shortcut<Amend<S::Future, Option<Standing>>>;
-
-    fn poll_ready(&mut self, task: &mut Task<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(task)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let context = request.extensions().get::<Arc<Context>>();
-        let counted = context.filter(|context| !context.route.unlimited() && !self.limit.exempt.contain(context.client));
-        match counted.map(|context| self.limit.quota.take(context.client.into(), context.started)).transpose() {
-            Ok(decision) => {
-                let standing = decision.map(|decision| Standing { quota: self.limit.quota.clone(), decision });
-                Shortcut::later(Amend::new(self.inner.call(request), standing))
-            }
-            Err(error) => Shortcut::now(error.into_response()),
+    fn request(&self, _: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Option<Decision>> {
+        if context.route.unlimited() || self.exempt.contain(context.client) {
+            return ControlFlow::Continue(None);
         }
+        match self.quota.take(context.client.into(), context.started) {
+            Ok(decision) => ControlFlow::Continue(Some(decision)),
+            Err(error) => ControlFlow::Break(error.into_response()),
+        }
+    }
+
+    fn answer(&self, standing: Option<Decision>, answer: &mut Outgoing) {
+        let begun = answer.begun();
+        let headers = answer.headers_mut();
+        match standing {
+            Some(_) if begun => {}
+            Some(decision) => {
+                headers.insert(RATELIMIT, self.quota.state(&decision));
+                headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
+            }
+            None => {
+                headers.remove(RATELIMIT);
+                headers.remove(RATELIMIT_POLICY);
+            }
+        }
+    }
+
+    fn blanks(&self, headers: &mut HeaderMap) {
+        headers.insert(RATELIMIT, HeaderValue::from_static(""));
+    }
+
+    fn fill(&self, standing: &Option<Decision>, blanks: &mut Blanks<'_>) {
+        match standing {
+            Some(decision) => blanks.set(self.quota.state(decision)),
+            None => blanks.skip(),
+        }
+    }
+
+    fn constants(&self, headers: &mut HeaderMap) {
+        headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
     }
 }

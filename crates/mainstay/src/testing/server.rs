@@ -145,8 +145,8 @@ impl TestServer {
         let StackSettings { trusted, detail, policy, origins, credentials, budget, concurrency_max, .. } = settings;
         let rate_limit = RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, settings.exempt);
         Self::around(settings.limits, |log, metrics| {
-            from_the_street()
-                .enter(Observe::new(routes.table(), trusted, detail, log, metrics, Clock::system()))
+            from_the_street(trusted)
+                .enter(Observe::new(routes.table(), detail, log, metrics, Clock::system()))
                 .enter(PanicBarrier)
                 .enter(SecureHeaders::new(policy))
                 .enter(Cors::new(origins, credentials))

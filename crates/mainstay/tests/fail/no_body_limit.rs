@@ -6,8 +6,8 @@ use mainstay::config::{ContentPolicy, Origins};
 use mainstay::routes::Routes;
 use mainstay::stack::{Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
 
-pub fn stack(observe: Observe, origins: Origins, routes: Routes) {
-    let _ = from_the_street()
+pub fn stack(trusted: Networks, observe: Observe, origins: Origins, routes: Routes) {
+    let _ = from_the_street(trusted)
         .enter(observe)
         .enter(PanicBarrier)
         .enter(SecureHeaders::new(ContentPolicy::Documents))
