@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use uuid::Uuid;
 
 use crate::client::{self, Networks};
@@ -17,7 +18,6 @@ use crate::serve::{HeadFault, Peer};
 
 /// The header under which a request's id comes in and goes out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A request's id: the caller's if it is well formed, else our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +25,11 @@ pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The id from `x-request-id` (1 to 128 letters, digits, `-`, `_`, `.`), else the trace id of `traceparent` (W3C Trace Context, 3.2), else `fresh`.
-    pub fn from_headers(headers: &HeaderMap, fresh: impl FnOnce() -> u128) -> Self {
-        if let Some(given) = headers.get(REQUEST_ID).filter(|id| well_formed(id.as_bytes())) {
+    fn from_fields(fields: &Fields<'_>, fresh: impl FnOnce() -> u128) -> Self {
+        if let Some(given) = fields.request_id.filter(|id| well_formed(id.as_bytes())) {
             return Self(given.clone());
         }
-        if let Some(trace) = headers.get(TRACEPARENT).and_then(|value| trace_id(value.as_bytes())) {
+        if let Some(trace) = fields.traceparent.and_then(|value| trace_id(value.as_bytes())) {
             return Self(HeaderValue::from_bytes(trace).unwrap_or(HeaderValue::from_static("-")));
         }
         let mut text = [0; 32];
@@ -62,6 +62,41 @@ fn trace_id(value: &[u8]) -> Option<&[u8]> {
     valid.then_some(trace)
 }
 
+/// The fields of a head that layers look at, the first of each name. Found in one pass: looked up one by one, most of them in vain, they cost four times
+/// as much.
+#[derive(Default)]
+struct Fields<'a> {
+    request_id: Option<&'a HeaderValue>,
+    traceparent: Option<&'a HeaderValue>,
+    accept: Option<&'a HeaderValue>,
+    accept_encoding: Option<&'a HeaderValue>,
+    origin: Option<&'a HeaderValue>,
+    no_compression: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            let found = match name.as_str() {
+                "accept" => &mut fields.accept,
+                "accept-encoding" => &mut fields.accept_encoding,
+                "origin" => &mut fields.origin,
+                "x-request-id" => &mut fields.request_id,
+                "traceparent" => &mut fields.traceparent,
+                // Opts out of compression.
+                "x-no-compression" => {
+                    fields.no_compression = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            found.get_or_insert(value);
+        }
+        fields
+    }
+}
+
 /// A request's facts. One allocation, shared by the layers and the extractors.
 #[derive(Debug)]
 pub struct Context {
@@ -75,12 +110,17 @@ pub struct Context {
     pub route: Match,
     /// The form that errors take for this client.
     pub form: Form,
+    /// The origin of the page that asks, if one does.
+    pub origin: Option<HeaderValue>,
+    /// The codings that the client accepts and wants.
+    pub(crate) accept_encoding: Option<HeaderValue>,
     /// What the transport found wrong with the head.
     pub fault: Option<HeadFault>,
     /// The method.
     pub method: Method,
     target: Option<PathAndQuery>,
-    deadline: OnceLock<Instant>,
+    /// Nanoseconds from the start; 0 for none.
+    budget_ns: AtomicU64,
     account: OnceLock<Uuid>,
 }
 
@@ -88,16 +128,19 @@ impl Context {
     /// The facts of a request that begins now.
     pub(crate) fn arriving<B>(peer: &Peer, request: &Request<B>, trusted: &Networks, table: &RouteTable) -> Self {
         let headers = request.headers();
+        let fields = Fields::of(headers);
         Self {
-            id: RequestId::from_headers(headers, || Uuid::new_v4().as_u128()),
+            id: RequestId::from_fields(&fields, || Uuid::new_v4().as_u128()),
             started: Instant::now(),
             client: client::address(peer.addr.ip(), headers, trusted),
             route: table.find(request.method(), request.uri().path()),
-            form: Form::accepted(headers.get(header::ACCEPT)),
+            form: Form::accepted(fields.accept),
+            origin: fields.origin.cloned(),
+            accept_encoding: fields.accept_encoding.filter(|_| !fields.no_compression).cloned(),
             fault: peer.fault,
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),
-            deadline: OnceLock::new(),
+            budget_ns: AtomicU64::new(0),
             account: OnceLock::new(),
         }
     }
@@ -109,12 +152,13 @@ impl Context {
 
     /// When the answer must be on its way. Later waits, such as the one for a database connection, end there.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline.get().copied()
+        let budget_ns = self.budget_ns.load(Ordering::Relaxed);
+        (budget_ns > 0).then(|| self.started + Duration::from_nanos(budget_ns))
     }
 
-    /// Sets the deadline; the first one stands.
-    pub fn set_deadline(&self, deadline: Instant) {
-        let _ = self.deadline.set(deadline);
+    /// Sets the time from the head to the answer; 584 years at most.
+    pub(crate) fn set_budget(&self, budget: Duration) {
+        self.budget_ns.store(u64::try_from(budget.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
     /// Who is asking, once that is known, for the log.
@@ -153,9 +197,11 @@ pub fn current() -> Option<Arc<Context>> {
 mod tests {
     use super::*;
 
+    const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
     fn id(pairs: &[(&'static str, &'static str)]) -> String {
         let headers = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect();
-        RequestId::from_headers(&headers, || 0xabc).as_str().to_owned()
+        RequestId::from_fields(&Fields::of(&headers), || 0xabc).as_str().to_owned()
     }
 
     #[test]
@@ -164,10 +210,10 @@ mod tests {
         assert_eq!(id(&[("x-request-id", "deploy-7.a_b")]), "deploy-7.a_b");
         for wrong in ["", "a b", "a\"b", "a;b", "<script>"] {
             let headers = [(REQUEST_ID, HeaderValue::from_str(wrong).unwrap())].into_iter().collect();
-            assert_eq!(RequestId::from_headers(&headers, || 0xabc).as_str(), fresh, "{wrong}");
+            assert_eq!(RequestId::from_fields(&Fields::of(&headers), || 0xabc).as_str(), fresh, "{wrong}");
         }
         let long = [(REQUEST_ID, HeaderValue::from_str(&"a".repeat(129)).unwrap())].into_iter().collect();
-        assert_eq!(RequestId::from_headers(&long, || 0xabc).as_str(), fresh);
+        assert_eq!(RequestId::from_fields(&Fields::of(&long), || 0xabc).as_str(), fresh);
     }
 
     #[test]
@@ -183,7 +229,7 @@ mod tests {
             "",
         ] {
             let headers = [(TRACEPARENT, HeaderValue::from_str(wrong).unwrap())].into_iter().collect();
-            assert_eq!(RequestId::from_headers(&headers, || 0xabc).as_str(), format!("{:032x}", 0xabc), "{wrong}");
+            assert_eq!(RequestId::from_fields(&Fields::of(&headers), || 0xabc).as_str(), format!("{:032x}", 0xabc), "{wrong}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It also does what must happen below hyper: it replays the bytes read to tell the protocol, keeps the raw tail, replaces the
 //! bodiless errors that hyper writes by itself with the service's own answer, and closes without losing that answer.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +22,11 @@ use super::shared::Shared;
 
 /// What is copied together before it is written, in bytes: most answers with their heads.
 const GATHERED_BYTES_MAX: usize = 2048;
+
+thread_local! {
+    /// What is being gathered; its memory serves the next answer.
+    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED_BYTES_MAX));
+}
 
 /// The socket under hyper.
 pub(crate) struct Wire<S> {
@@ -169,14 +175,11 @@ impl<S: Stack> AsyncWrite for Wire<S> {
         // A gathered copy of a small answer costs less than the kernel's work on a list of pieces.
         let bytes: usize = bufs.iter().map(|slice| slice.len()).sum();
         let written = if bytes <= GATHERED_BYTES_MAX {
-            let mut gathered = [0; GATHERED_BYTES_MAX];
-            let mut end = 0;
-            for slice in bufs {
-                // The sum of the lengths is within the array.
-                gathered[end..end + slice.len()].copy_from_slice(slice);
-                end += slice.len();
-            }
-            Pin::new(&mut this.stream).poll_write(cx, &gathered[..end])
+            GATHERED.with_borrow_mut(|gathered| {
+                gathered.clear();
+                bufs.iter().for_each(|slice| gathered.extend_from_slice(slice));
+                Pin::new(&mut this.stream).poll_write(cx, gathered)
+            })
         } else {
             Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
         };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request};
 use tower::Service;
 use tower_http::compression::Compression;
@@ -19,7 +19,6 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use super::{Layer, Outgoing};
 use crate::context::Context;
 
-const X_NO_COMPRESSION: HeaderName = HeaderName::from_static("x-no-compression");
 /// Up to this a body fits into a packet as it is: nothing is gained by making it smaller.
 const PLAIN_BYTES_MAX: u64 = 1024;
 
@@ -31,25 +30,22 @@ pub struct Never;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Compress;
 
-/// What the client accepts. It is weighed only when there is an answer worth it: most are too small.
+/// A request whose client accepts a coding.
 #[derive(Debug)]
-pub struct Wish {
-    accepted: Option<HeaderValue>,
-    head: bool,
-}
+pub struct Wish(Option<Arc<Context>>);
 
 impl Layer for Compress {
     type Visit = Wish;
 
-    fn request(&self, request: &mut Request<Body>, _: &Arc<Context>) -> ControlFlow<Response, Wish> {
-        let accepted = request.headers().get(header::ACCEPT_ENCODING).filter(|_| !request.headers().contains_key(X_NO_COMPRESSION)).cloned();
-        ControlFlow::Continue(Wish { accepted, head: request.method() == Method::HEAD })
+    fn request(&self, _: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Wish> {
+        // It is weighed only when there is an answer worth it: most are too small.
+        ControlFlow::Continue(Wish(context.accept_encoding.is_some().then(|| context.clone())))
     }
 
-    fn answer(&self, wish: Wish, answer: &mut Outgoing) {
+    fn answer(&self, Wish(context): Wish, answer: &mut Outgoing) {
         let response = answer.response_mut();
-        let Some(accepted) = &wish.accepted else { return };
-        if wish.head {
+        let Some((context, accepted)) = context.as_ref().and_then(|context| Some((context, context.accept_encoding.as_ref()?))) else { return };
+        if context.method == Method::HEAD {
             if let Some(coding) = coding(accepted) {
                 describe_get(response, coding);
             }

@@ -88,9 +88,8 @@ impl Layer for Cors {
     type Visit = Grant;
 
     fn request(&self, request: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Grant> {
-        let origin = request.headers().get(header::ORIGIN);
-        let grant = self.grant(origin);
-        let asks = request.method() == Method::OPTIONS && origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let grant = self.grant(context.origin.as_ref());
+        let asks = context.method == Method::OPTIONS && context.origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if asks && context.fault.is_none() { ControlFlow::Break(self.preflight(request.headers(), grant)) } else { ControlFlow::Continue(grant) }
     }
 

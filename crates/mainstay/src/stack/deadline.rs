@@ -43,9 +43,8 @@ impl Layer for Deadline {
     type Visit = Due;
 
     fn request(&self, _: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Due> {
-        let at = context.started + self.budget;
-        context.set_deadline(at);
-        ControlFlow::Continue(Due { at, timer: None })
+        context.set_budget(self.budget);
+        ControlFlow::Continue(Due { at: context.started + self.budget, timer: None })
     }
 
     fn wait(&self, due: &mut Due, task: &mut Task<'_>, inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>) -> Poll<Response> {

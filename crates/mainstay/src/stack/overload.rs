@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
@@ -14,7 +15,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Layer, Outgoing};
 use super::body_limit::BodyFault;
@@ -32,13 +32,37 @@ pub(crate) fn overloaded() -> Error {
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct Overload {
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Overload {
     /// At most this many requests at once. Routes that are never limited pass beside.
     pub fn new(concurrency_max: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(concurrency_max.min(Semaphore::MAX_PERMITS))) }
+        Self { places: Arc::new(Places { max: concurrency_max, taken: AtomicUsize::new(0) }) }
+    }
+}
+
+/// A count with a bound. Nobody waits for a place, so it needs no queue.
+#[derive(Debug)]
+struct Places {
+    max: usize,
+    taken: AtomicUsize,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>) -> Option<Taken> {
+        let more = |taken| (taken < self.max).then_some(taken + 1);
+        self.taken.try_update(AcqRel, Relaxed, more).ok().map(|_| Taken(self.clone()))
+    }
+}
+
+/// One place, given back by its drop.
+#[derive(Debug)]
+struct Taken(Arc<Places>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, AcqRel);
     }
 }
 
@@ -51,7 +75,7 @@ enum Kept {
     /// Passed beside.
     None,
     /// To the end.
-    Firm(#[allow(dead_code)] OwnedSemaphorePermit),
+    Firm(#[allow(dead_code)] Taken),
     /// Shared with the body, which lends it out while it waits for the client.
     Lent(Arc<Lendable>),
 }
@@ -63,13 +87,13 @@ impl Layer for Overload {
         if context.route.unlimited() {
             return ControlFlow::Continue(Place(Kept::None));
         }
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+        let Some(taken) = self.places.take() else {
             return ControlFlow::Break(overloaded().into_response());
         };
         if request.body().is_end_stream() {
-            return ControlFlow::Continue(Place(Kept::Firm(permit)));
+            return ControlFlow::Continue(Place(Kept::Firm(taken)));
         }
-        let place = Arc::new(Lendable { places: self.places.clone(), held: Mutex::new(Held::Here(permit)) });
+        let place = Arc::new(Lendable { places: self.places.clone(), held: Mutex::new(Held::Here(taken)) });
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Arriving { body, place: place.clone() });
         ControlFlow::Continue(Place(Kept::Lent(place)))
@@ -90,13 +114,13 @@ impl Drop for Place {
 /// A place that is given back and taken again.
 #[derive(Debug)]
 struct Lendable {
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     held: Mutex<Held>,
 }
 
 #[derive(Debug)]
 enum Held {
-    Here(#[allow(dead_code)] OwnedSemaphorePermit),
+    Here(#[allow(dead_code)] Taken),
     Lent,
     /// The request has ended.
     Over,
@@ -119,9 +143,9 @@ impl Lendable {
     fn take_back(&self) -> bool {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*held, Held::Lent) {
-            match self.places.clone().try_acquire_owned() {
-                Ok(permit) => *held = Held::Here(permit),
-                Err(_) => return false,
+            match self.places.take() {
+                Some(taken) => *held = Held::Here(taken),
+                None => return false,
             }
         }
         true

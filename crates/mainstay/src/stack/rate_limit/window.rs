@@ -6,7 +6,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,9 +49,40 @@ pub struct Limiter<K> {
 
 #[derive(Debug)]
 struct Shard<K> {
-    windows: HashMap<K, Window>,
+    windows: HashMap<Hashed<K>, Window, BuildHasherDefault<AsItIs>>,
     overflow: [Window; OVERFLOW],
     swept_at_ns: u64,
+}
+
+/// A key with its hash under the limiter's own secret, so that it is worked out once, for the shard and within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hashed<K> {
+    hash: u64,
+    key: K,
+}
+
+impl<K> Hash for Hashed<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Takes a hash for what it is.
+#[derive(Debug, Default, Clone, Copy)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only whole hashes are written, and those as numbers");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// The admitted requests of one key: (nanoseconds since the epoch, count), oldest first.
@@ -98,7 +129,7 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
     pub fn new(max: u32, window: Duration) -> Self {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let granule_ns = (nanos(window) / GRANULES).max(1);
-        let shard = || Mutex::new(Shard { windows: HashMap::new(), overflow: Default::default(), swept_at_ns: 0 });
+        let shard = || Mutex::new(Shard { windows: HashMap::default(), overflow: Default::default(), swept_at_ns: 0 });
         Self {
             max,
             window_ns: nanos(window),
@@ -116,7 +147,7 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
         let now_ns = passed_ns.saturating_add(self.window_ns);
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash);
-        let window = shard.window(key, hash, passed_ns);
+        let window = shard.window(Hashed { hash, key }, passed_ns);
         window.forget_until(passed_ns);
         let allowed = window.total < self.max;
         if allowed {
@@ -128,8 +159,9 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K>> {
-        // The remainder is below the number of shards. A panic while counting leaves counts that are still counts.
-        self.shards[(hash % SHARDS as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        // Bits that neither the map within looks at nor the overflow. The remainder is below the number of shards. A panic while counting leaves
+        // counts that are still counts.
+        self.shards[((hash >> 32) % SHARDS as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -140,7 +172,7 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
 
 impl<K: Hash + Eq + Copy> Shard<K> {
     /// The window of a key. A full shard first forgets the keys whose windows have passed, now and then.
-    fn window(&mut self, key: K, hash: u64, passed_ns: u64) -> &mut Window {
+    fn window(&mut self, key: Hashed<K>, passed_ns: u64) -> &mut Window {
         if self.windows.len() >= KEYS_PER_SHARD_MAX && !self.windows.contains_key(&key) {
             if passed_ns >= self.swept_at_ns {
                 self.swept_at_ns = passed_ns + SWEEP_NS;
@@ -148,7 +180,7 @@ impl<K: Hash + Eq + Copy> Shard<K> {
             }
             if self.windows.len() >= KEYS_PER_SHARD_MAX {
                 // The remainder is below the length.
-                return &mut self.overflow[(hash >> 32) as usize % OVERFLOW];
+                return &mut self.overflow[(key.hash >> 40) as usize % OVERFLOW];
             }
         }
         self.windows.entry(key).or_default()
