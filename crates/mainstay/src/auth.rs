@@ -11,7 +11,7 @@ pub mod token;
 pub mod totp;
 
 pub use caller::{Accounts, Admin, Auth, Editor, RoleFuture, SignedIn};
-pub use password::Passwords;
+pub use password::{PasswordContext, Passwords, Verified};
 pub use recovery::RecoveryCode;
 pub use role::Role;
 pub use seal::Sealer;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
+use crate::client::ClientKey;
 use crate::error::Form;
 use crate::routes::Match;
 
@@ -152,6 +153,11 @@ pub fn during<T>(context: &Arc<Context>, work: impl FnOnce() -> T) -> T {
 /// The request that this thread works on at the moment.
 pub fn current() -> Option<Arc<Context>> {
     CURRENT.with(|current| current.borrow().clone())
+}
+
+/// The client of that request: whose turn it is where turns are taken.
+pub fn client() -> Option<ClientKey> {
+    current().map(|context| context.client.into())
 }
 
 #[cfg(test)]
