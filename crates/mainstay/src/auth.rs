@@ -7,6 +7,7 @@ pub mod recovery;
 pub mod role;
 pub mod seal;
 pub mod secret;
+pub mod throttle;
 pub mod token;
 pub mod totp;
 
@@ -16,5 +17,6 @@ pub use recovery::RecoveryCode;
 pub use role::Role;
 pub use seal::Sealer;
 pub use secret::{ApiKey, KeyKind, Kind, Secret};
+pub use throttle::{AccountKey, Pass, Throttle, ThrottleLimits};
 pub use token::{Claims, Tokens};
 pub use totp::Totp;
