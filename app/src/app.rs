@@ -129,7 +129,7 @@ impl App {
     /// # Errors
     /// [`codes::EMAIL_TAKEN`].
     pub async fn open_account(&self, account: NewAccount, role: Role) -> Result<User> {
-        let password_hash = self.passwords.hash(account.password).await?;
+        let password_hash = self.passwords.hash(account.password, context::client()).await?;
         let now = self.clock().now();
         let user = User {
             id: Uuid::new_v4(),

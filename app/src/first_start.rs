@@ -20,6 +20,9 @@ static SAMPLE: &[u8] = include_bytes!("../data/catalog-sample.ndjson.zst");
 /// The address of the administrator that is made up in development.
 const MADE_UP_ADMIN: &str = "admin@example.com";
 
+/// The name of the first administrator.
+pub(crate) const ADMIN_NAME: &str = "Administrator";
+
 /// An administrator that was made up, to be shown once.
 #[derive(Debug)]
 pub struct MadeUpAdmin {
@@ -103,7 +106,7 @@ pub async fn administrator(app: &App) -> Result<Option<MadeUpAdmin>> {
         _ if settings.stack.production() => return Ok(None),
         _ => (MADE_UP_ADMIN.to_owned(), random_text(16).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?, true),
     };
-    let account = NewAccount::parse(&email, "Administrator", password.clone())?;
+    let account = NewAccount::parse(&email, ADMIN_NAME, password.clone())?;
     match app.open_account(account, Role::Admin).await {
         Ok(_) => Ok(made_up.then_some(MadeUpAdmin { email, password })),
         // Another instance was first.

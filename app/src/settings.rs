@@ -1,7 +1,11 @@
 //! The settings of the service beside those of the foundation.
 
+use mainstay::auth::{PasswordContext, Passwords};
 use mainstay::config::{self, Entry, Knob, Problems, Reader, Setting};
 use secrecy::SecretString;
+
+use crate::first_start::ADMIN_NAME;
+use crate::users::SERVICE_NAME;
 
 /// Who may open an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +86,8 @@ impl Settings {
         if let Some(Err(flaw)) = settings.admin_email.as_deref().map(crate::users::Email::parse) {
             reader.problem("ADMIN_EMAIL", flaw.message);
         }
-        if let Some(Err(flaw)) = settings.admin_password.as_ref().map(mainstay::auth::Passwords::check) {
+        let context = PasswordContext { email: settings.admin_email.as_deref(), name: Some(ADMIN_NAME), service: SERVICE_NAME };
+        if let Some(Err(flaw)) = settings.admin_password.as_ref().map(|password| Passwords::check(password, &context)) {
             reader.problem("ADMIN_PASSWORD", flaw.message);
         }
         reader.finish().map(|entries| (settings, entries))

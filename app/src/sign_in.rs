@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use mainstay::auth::Role;
+use mainstay::context;
 use mainstay::error::{Error, Result};
 use mainstay::extract::Json;
 use mainstay::stack::compress;
@@ -39,8 +40,8 @@ struct Register {
         pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
     )]
     name: String,
-    /// 8 to 128 characters.
-    #[schema(value_type = String, format = Password, example = "a long sentence is best", min_length = 8, max_length = 128, pattern = r"^[^\u0000]*$")]
+    /// 8 to 128 characters; not a common password, and not made of the name or the address.
+    #[schema(value_type = String, format = Password, example = "a long sentence is best", min_length = 8, max_length = 128, pattern = r"^(?!([\s\S])\1*$)[^\u0000]*$")]
     password: SecretString,
 }
 
@@ -106,9 +107,8 @@ async fn login(State(app): State<App>, Json(input): Json<Login>) -> Result<Respo
         None => None,
     };
     let (account, hash) = known.map_or((None, None), |(id, hash, role)| (Some((id, role)), Some(hash)));
-    let password = if input.password.expose_secret().len() > 1024 { SecretString::from("") } else { input.password };
-    let right = app.passwords.verify(password, hash).await?;
-    let (id, role) = account.filter(|_| right).ok_or_else(refused)?;
+    let verified = app.passwords.verify(input.password, hash, context::client()).await?;
+    let (id, role) = account.filter(|_| verified.right).ok_or_else(refused)?;
     let user = users::sql::find(&mut *app.read().await?, id).await?.ok_or_else(refused)?;
     let token = app.auth.tokens().issue(id, role, app.clock().now());
     let signed = Signed {

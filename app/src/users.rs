@@ -20,7 +20,7 @@ use crate::app::{App, Envelope};
 use crate::codes;
 use crate::page::{self, Page, PageMeta};
 
-pub use input::{ChangeUser, CreateUser, Email, NewAccount, PersonName, email_schema};
+pub use input::{ChangeUser, CreateUser, Email, NewAccount, PersonName, SERVICE_NAME, email_schema};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {

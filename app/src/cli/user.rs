@@ -41,7 +41,7 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
     match command {
         Command::Create { email, name, role } => {
             let account = NewAccount::parse(&email, &name, read_password()?)?;
-            let password_hash = Passwords::new(1)?.hash(account.password).await?;
+            let password_hash = Passwords::new(1)?.hash(account.password, None).await?;
             let now = super::clock().now();
             let user = User { id: uuid::Uuid::new_v4(), email, name, role, created_at: now, updated_at: now };
             let mut transaction = database.begin(None).await?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mainstay::auth::{Passwords, Role};
+use mainstay::auth::{PasswordContext, Passwords, Role};
 use mainstay::error::{Fields, Flaw, Result};
 use mainstay::extract::Patch;
 use secrecy::SecretString;
@@ -31,6 +31,8 @@ fn email_pattern() -> String {
     format!(r"^{local}@({label}\.)+{last}$")
 }
 
+/// What nobody should take for a password here.
+pub const SERVICE_NAME: &str = "mainstay";
 /// Longer than any name on record that its bearer types himself.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -145,7 +147,8 @@ impl NewAccount {
         let mut fields = Fields::new();
         let email = fields.take("email", Email::parse(email));
         let name = fields.take("name", PersonName::parse(name));
-        fields.take("password", Passwords::check(&password));
+        let context = PasswordContext { email: email.as_ref().map(Email::given), name: name.as_ref().map(PersonName::as_str), service: SERVICE_NAME };
+        fields.take("password", Passwords::check(&password, &context));
         fields.finish()?;
         match (email, name) {
             (Some(email), Some(name)) => Ok(Self { email, name, password }),
@@ -170,8 +173,8 @@ pub struct CreateUser {
         pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
     )]
     name: String,
-    /// 8 to 128 characters.
-    #[schema(value_type = String, format = Password, example = "nanoseconds are short", min_length = 8, max_length = 128, pattern = r"^[^\u0000]*$")]
+    /// 8 to 128 characters; not a common password, and not made of the name or the address.
+    #[schema(value_type = String, format = Password, example = "nanoseconds are short", min_length = 8, max_length = 128, pattern = r"^(?!([\s\S])\1*$)[^\u0000]*$")]
     password: SecretString,
     /// What the account may do; `user` if absent.
     #[schema(example = "editor")]

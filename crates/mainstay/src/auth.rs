@@ -1,11 +1,22 @@
-//! Who is asking: passwords, access tokens, and roles as argument types of handlers.
+//! Who is asking: passwords, second factors, tokens, and roles as argument types of handlers.
 
 pub mod caller;
 pub mod password;
+mod random;
+pub mod recovery;
 pub mod role;
+pub mod seal;
+pub mod secret;
+pub mod throttle;
 pub mod token;
+pub mod totp;
 
 pub use caller::{Accounts, Admin, Auth, Editor, RoleFuture, SignedIn};
-pub use password::Passwords;
+pub use password::{PasswordContext, Passwords, Verified};
+pub use recovery::RecoveryCode;
 pub use role::Role;
+pub use seal::Sealer;
+pub use secret::{ApiKey, KeyKind, Kind, Secret};
+pub use throttle::{AccountKey, Pass, Throttle, ThrottleLimits};
 pub use token::{Claims, Tokens};
+pub use totp::Totp;

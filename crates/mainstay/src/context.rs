@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use uuid::Uuid;
 
-use crate::client::{self, Networks};
+use crate::client::{self, ClientKey, Networks};
 use crate::error::Form;
 use crate::routes::{Match, RouteTable};
 use crate::serve::{HeadFault, Peer};
@@ -191,6 +191,11 @@ pub fn during<T>(context: &Arc<Context>, work: impl FnOnce() -> T) -> T {
 /// The request that this thread works on at the moment.
 pub fn current() -> Option<Arc<Context>> {
     CURRENT.with(|current| current.borrow().clone())
+}
+
+/// The client of that request: whose turn it is where turns are taken.
+pub fn client() -> Option<ClientKey> {
+    current().map(|context| context.client.into())
 }
 
 #[cfg(test)]

@@ -1,111 +1,159 @@
-//! Passwords: argon2id (RFC 9106), off the async threads, on a bounded number of cores.
+//! Passwords: argon2id (RFC 9106), off the async threads, on a bounded number of cores; what may be one; and the hashes of accounts that came from elsewhere.
+//!
+//! **Unknown accounts** cost a real verification, of a decoy, so time tells nothing about who has an account here.
+//!
+//! **Imported accounts** are different: bcrypt takes as long as its cost says, 50 ms for ten and 250 for twelve, and verifying a decoy beside it would only take longer. So every
+//! wrong password, of whatever account, is answered no sooner than [`Passwords::answering_wrong_after`] says, which is to be set to what the dearest imported hash takes
+//! as long as there are any. Waiting so costs no core. Without it an attacker can tell that an account is an old one, and which ones are not. Each such account gets a hash of
+//! ours when it signs in ([`Verified::rehash`]), and when none is left the wait can go. A right password is answered at once: whoever has it learns nothing new.
+//!
+//! **Normalisation** is NFKC, here and nowhere else (NIST SP 800-63B-4, 3.1.1.2, asks for one of Unicode's forms): the same password typed on another keyboard, full-width ones
+//! included, is the same password. What two passwords lose by that is less than a bit of a guess.
+
+mod bcrypt;
+mod room;
+mod rules;
+mod stored;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
+use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use unicode_normalization::UnicodeNormalization;
 
+use self::room::Room;
+use self::stored::Stored;
+use crate::client::ClientKey;
 use crate::error::{Error, Flaw, Result, codes};
+
+pub use rules::PasswordContext;
 
 /// The second choice of OWASP's cheat sheet: 19 MiB, two passes, one lane; about 20 ms of one core.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
-/// Eight is NIST's least for a memorised secret (SP 800-63B, 5.1.1.1); 128 keeps the work of normalising bounded.
-const CHARS: std::ops::RangeInclusive<usize> = 8..=128;
-/// Those who wait for a core per core that hashes: at 20 ms each they wait about half a second at most. One more is told to come back.
-const WAITING_PER_CORE: usize = 24;
+/// A longer text is no password of any account, ours have at most 128 characters of four bytes; it is not normalised, and costs the time of any other.
+const BYTES_MAX: usize = 1024;
 
-/// Hashes and verifies passwords.
+/// Hashes and verifies passwords. Cheap to clone; its threads end with the last clone.
 #[derive(Clone)]
-pub struct Passwords(Arc<Inner>);
+pub struct Passwords {
+    hasher: Arc<Hasher>,
+    room: Arc<Room>,
+    wrong_after: Duration,
+}
 
-struct Inner {
+/// What a verification found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Verified {
+    /// Is it the password of the account?
+    pub right: bool,
+    /// Should it be hashed anew and stored? Only for a right password whose hash was not made as hashes are made today.
+    pub rehash: bool,
+}
+
+struct Hasher {
     argon2: Argon2<'static>,
-    cores: Semaphore,
-    waiting: AtomicUsize,
-    waiting_max: usize,
     /// Verified in place of the hash of an account that does not exist, so that both take the same time.
     decoy: String,
 }
 
 impl Passwords {
-    /// Hashing on at most this many cores at once; each takes 19 MiB meanwhile.
+    /// Hashing on at most this many cores at once; each takes 19 MiB meanwhile, up to 64 for imported hashes.
     ///
     /// # Errors
-    /// When the random source of the system fails.
+    /// When the system has no randomness or no thread to give.
     pub fn new(cores: usize) -> Result<Self> {
-        let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error.to_string()))?;
+        let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| internal(error.to_string()))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let decoy = hash(&argon2, "no account has this password")?;
-        Ok(Self(Arc::new(Inner {
-            argon2,
-            cores: Semaphore::new(cores.max(1)),
-            waiting: AtomicUsize::new(0),
-            waiting_max: cores.max(1) * WAITING_PER_CORE,
-            decoy,
-        })))
+        let room = Room::new(cores).map_err(internal)?;
+        Ok(Self { hasher: Arc::new(Hasher { argon2, decoy }), room: Arc::new(room), wrong_after: Duration::ZERO })
     }
 
-    /// May this be a password?
+    /// A wrong password is answered no sooner than so long after its verification began; for services with imported accounts, whose hashes take longer than ours.
+    #[must_use]
+    pub fn answering_wrong_after(self, wrong_after: Duration) -> Self {
+        Self { wrong_after, ..self }
+    }
+
+    /// May this be a password of such an account?
     ///
     /// # Errors
-    /// When it is too short or too long.
-    pub fn check(password: &SecretString) -> Result<(), Flaw> {
-        let chars = password.expose_secret().chars().count();
-        if CHARS.contains(&chars) {
-            Ok(())
-        } else {
-            Err(Flaw::new("invalid_length", format!("must have {} to {} characters", CHARS.start(), CHARS.end())))
+    /// `invalid_length`, `too_common` or `too_similar`.
+    pub fn check(password: &SecretString, context: &PasswordContext<'_>) -> Result<(), Flaw> {
+        rules::check(password, context)
+    }
+
+    /// Can this hash be verified? For imports: an account with another one can sign in only after a new password was set.
+    pub fn knows(&self, hash: &str) -> bool {
+        Stored::parse(hash, self.hasher.argon2.params()).is_some()
+    }
+
+    /// The hash of a password, in PHC form. `client` stands in a line of its own for a core; without one the service itself does.
+    ///
+    /// # Errors
+    /// [`codes::OVERLOADED`] when too many wait already.
+    pub async fn hash(&self, password: SecretString, client: Option<ClientKey>) -> Result<String> {
+        self.on_a_core(client, move |hasher| hash(&hasher.argon2, normalised(&password).expose_secret())).await?
+    }
+
+    /// Is this the password of the hash? Without a hash, and with one that is not known, the answer is no, after the same time.
+    ///
+    /// # Errors
+    /// [`codes::OVERLOADED`] when too many wait already.
+    pub async fn verify(&self, password: SecretString, hash: Option<String>, client: Option<ClientKey>) -> Result<Verified> {
+        let work = move |hasher: &Hasher| {
+            let begun = Instant::now();
+            (hasher.verify(&password, hash.as_deref()), begun.elapsed())
+        };
+        let (verified, took) = self.on_a_core(client, work).await?;
+        if !verified.right && took < self.wrong_after {
+            tokio::time::sleep(self.wrong_after - took).await;
         }
+        Ok(verified)
     }
 
-    /// The hash of a password, in PHC form.
-    ///
-    /// # Errors
-    /// [`codes::OVERLOADED`] when too many wait already.
-    pub async fn hash(&self, password: SecretString) -> Result<String> {
-        self.on_a_core(move |inner| hash(&inner.argon2, &normalised(&password))).await?
-    }
-
-    /// Is this the password of the hash? Without a hash the answer is no, after the same time.
-    ///
-    /// # Errors
-    /// [`codes::OVERLOADED`] when too many wait already.
-    pub async fn verify(&self, password: SecretString, hash: Option<String>) -> Result<bool> {
-        self.on_a_core(move |inner| {
-            let stored = hash.as_deref().unwrap_or(&inner.decoy);
-            let matches =
-                PasswordHash::new(stored).is_ok_and(|stored| inner.argon2.verify_password(normalised(&password).as_bytes(), &stored).is_ok());
-            matches && hash.is_some()
-        })
-        .await
-    }
-
-    async fn on_a_core<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> Result<T> {
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
+    async fn on_a_core<T: Send + 'static>(&self, client: Option<ClientKey>, work: impl FnOnce(&Hasher) -> T + Send + 'static) -> Result<T> {
+        let crowded =
+            || Error::new(&codes::OVERLOADED).with_message("Too many sign-ins at once, please try again").retry_after(Duration::from_secs(1));
+        let (reply, answer) = oneshot::channel();
+        let hasher = self.hasher.clone();
+        let job = move || {
+            // Whoever has left gets no core.
+            if !reply.is_closed() {
+                // A panic costs this answer and not the thread. Nothing is shared that it could leave half done.
+                let done = catch_unwind(AssertUnwindSafe(|| work(&hasher)));
+                let _ = reply.send(done);
             }
+        };
+        if !self.room.enter(client, Box::new(job)) {
+            return Err(crowded());
         }
-        let already = self.0.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(&self.0.waiting);
-        if already >= self.0.waiting_max {
-            return Err(Error::new(&codes::OVERLOADED)
-                .with_message("Too many sign-ins at once, please try again")
-                .retry_after(Duration::from_secs(1)));
+        // No answer at all: the job gave way to somebody with fewer of them.
+        answer.await.map_err(|_| crowded())?.map_err(|_| internal("hashing a password panicked"))
+    }
+}
+
+impl Hasher {
+    fn verify(&self, password: &SecretString, hash: Option<&str>) -> Verified {
+        let possible = password.expose_secret().len() <= BYTES_MAX;
+        let stored = hash.filter(|_| possible).and_then(|hash| Stored::parse(hash, self.argon2.params()));
+        if let Some(stored) = stored {
+            let right = stored.is_of(&self.argon2, password);
+            return Verified { right, rehash: right && !stored.is_ours() };
         }
-        let internal = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(&codes::INTERNAL).caused_by(error);
-        let _permit = self.0.cores.acquire().await.map_err(|error| internal(error.into()))?;
-        drop(waiting);
-        let inner = self.0.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|error| internal(error.into()))
+        if let Some(decoy) = Stored::parse(&self.decoy, self.argon2.params()) {
+            let impossible = SecretString::from("");
+            // For the time that it takes.
+            std::hint::black_box(decoy.is_of(&self.argon2, if possible { password } else { &impossible }));
+        }
+        Verified { right: false, rehash: false }
     }
 }
 
@@ -115,60 +163,19 @@ impl fmt::Debug for Passwords {
     }
 }
 
-/// The same password typed on another keyboard is the same password (NIST SP 800-63B, 5.1.1.2).
-fn normalised(password: &SecretString) -> String {
-    password.expose_secret().nfkc().collect()
+fn internal(cause: impl Into<crate::error::Cause>) -> Error {
+    Error::new(&codes::INTERNAL).caused_by(cause)
+}
+
+/// The one form in which passwords are counted, compared and hashed.
+fn normalised(password: &SecretString) -> SecretString {
+    SecretString::from(password.expose_secret().nfkc().collect::<String>())
 }
 
 fn hash(argon2: &Argon2<'_>, password: &str) -> Result<String> {
-    let hash = argon2.hash_password(password.as_bytes()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error.to_string()))?;
+    let hash = argon2.hash_password(password.as_bytes()).map_err(|error| internal(error.to_string()))?;
     Ok(hash.to_string())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_password_is_told_from_another_and_nobody_has_one() {
-        let passwords = Passwords::new(1).unwrap();
-        let hash = passwords.hash("Gr\u{fc}ne Stra\u{df}e 9".into()).await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert!(passwords.verify("Gru\u{308}ne Stra\u{df}e 9".into(), Some(hash.clone())).await.unwrap(), "composed and decomposed are the same");
-        assert!(!passwords.verify("gr\u{fc}ne stra\u{df}e 9".into(), Some(hash)).await.unwrap());
-        assert!(!passwords.verify("no account has this password".into(), None).await.unwrap());
-        assert!(!passwords.verify("anything".into(), Some("not a hash".to_owned())).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_crowd_beyond_the_bound_is_sent_away_at_once() {
-        let passwords = Passwords::new(1).unwrap();
-        let asked = (0..200).map(|_| {
-            tokio::spawn({
-                let passwords = passwords.clone();
-                async move { passwords.verify("a password".into(), None).await }
-            })
-        });
-        let mut refused = 0;
-        for answer in asked.collect::<Vec<_>>() {
-            if let Err(error) = answer.await.unwrap() {
-                assert_eq!(error.code(), &codes::OVERLOADED);
-                refused += 1;
-            }
-        }
-        assert!((1..200).contains(&refused), "{refused}");
-        assert!(passwords.verify("a password".into(), None).await.is_ok(), "and afterwards there is room again");
-    }
-
-    #[test]
-    fn length_is_counted_in_characters() {
-        let check = |password: &str| Passwords::check(&password.to_owned().into()).is_ok();
-        assert!(
-            !check("short")
-                && check("12345678")
-                && check("\u{1f600}\u{1f600}\u{1f600}\u{1f600}\u{1f600}\u{1f600}\u{1f600}\u{1f600}")
-                && check(&"a".repeat(128))
-                && !check(&"a".repeat(129))
-        );
-    }
-}
+mod tests;
