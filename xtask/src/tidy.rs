@@ -102,7 +102,11 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
 
 /// What others wrote and we only carry: their licences, their scripts, and lock files, which a tool writes.
 fn is_foreign(path: &str) -> bool {
-    path.starts_with("licenses/") || path.starts_with("app/assets/docs/swagger-ui") || path.ends_with(".min.js") || path == "Cargo.lock"
+    path.starts_with("licenses/")
+        || path.ends_with("_test.json")
+        || path.starts_with("app/assets/docs/swagger-ui")
+        || path.ends_with(".min.js")
+        || path == "Cargo.lock"
 }
 
 /// None for what is not UTF-8 or holds a NUL: data, images, archives.
