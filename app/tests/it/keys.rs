@@ -10,7 +10,6 @@ use crate::ground::{ADMIN, Ground, PASSWORD, within};
 use crate::process::{self, Server};
 
 on_both! {
-    a_rotation_under_two_instances_costs_no_request
     those_who_move_from_the_secret_keep_their_tokens
     a_service_with_a_secret_publishes_no_key
 }
@@ -81,43 +80,6 @@ async fn token(server: &Server) -> String {
     signed["access_token"].as_str().unwrap().to_owned()
 }
 
-async fn a_rotation_under_two_instances_costs_no_request(ground: Arc<Ground>) {
-    let folder = ground.file("keys").display().to_string();
-    let settings = ground.pairs(&[("JWT_SECRET", ""), ("JWT_KEYS_DIR", &folder)]);
-    let first = first_word(&keys(&settings, &["new"]));
-    let one = Server::start(&settings);
-    // SQLite's data folder and index belong to one process; on it the second instance only knows the keys and the accounts.
-    let other_data = ground.file("other").display().to_string();
-    let other = Server::start(&[settings.clone(), vec![("DATA_DIR".to_owned(), other_data)]].concat());
-    let mut tokens = vec![token(&one).await, token(&other).await];
-    let second = first_word(&keys(&settings, &["new", "--algorithm", "es256"]));
-    // The worst rotation: the follower has to sign before anybody has met it.
-    keys(&settings, &["retire", &first]);
-    // Both look by themselves.
-    for server in [&one, &other] {
-        within(Duration::from_secs(30), "the new key is published", || async { published(server).await.len() == 2 }).await;
-    }
-    // Until it is the new key that signs, and a little longer, every token is good at both.
-    let signed_by = |token: &str, kid: &str| {
-        use base64::Engine;
-        let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
-        serde_json::from_slice::<Value>(&header).unwrap()["kid"] == kid
-    };
-    within(Duration::from_secs(60), "the new key signs at both", || async {
-        let fresh = [token(&one).await, token(&other).await];
-        let done = fresh.iter().all(|token| signed_by(token, &second));
-        for token in fresh.iter().chain(&tokens) {
-            for server in [&one, &other] {
-                server.client().with_token(token).get("/api/users/me").await.expect(200);
-            }
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        done
-    })
-    .await;
-    assert!(signed_by(&tokens.remove(0), &first));
-}
-
 async fn those_who_move_from_the_secret_keep_their_tokens(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     let before = service.account(Role::User).await;
@@ -141,4 +103,46 @@ async fn a_service_with_a_secret_publishes_no_key(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     assert_eq!(service.stranger().get("/.well-known/jwks.json").await.expect(200).json(), json!({"keys": []}));
     service.end().await;
+}
+
+/// Two processes on one database.
+mod several {
+    use super::*;
+    on_postgres! { a_rotation_under_two_instances_costs_no_request }
+
+    async fn a_rotation_under_two_instances_costs_no_request(ground: Arc<Ground>) {
+        let folder = ground.file("keys").display().to_string();
+        let settings = ground.pairs(&[("JWT_SECRET", ""), ("JWT_KEYS_DIR", &folder)]);
+        let first = first_word(&keys(&settings, &["new"]));
+        let one = Server::start(&settings);
+        let other_data = ground.file("other").display().to_string();
+        let other = Server::start(&[settings.clone(), vec![("DATA_DIR".to_owned(), other_data)]].concat());
+        let mut tokens = vec![token(&one).await, token(&other).await];
+        let second = first_word(&keys(&settings, &["new", "--algorithm", "es256"]));
+        // The worst rotation: the follower has to sign before anybody has met it.
+        keys(&settings, &["retire", &first]);
+        // Both look by themselves.
+        for server in [&one, &other] {
+            within(Duration::from_secs(30), "the new key is published", || async { published(server).await.len() == 2 }).await;
+        }
+        // Until it is the new key that signs, and a little longer, every token is good at both.
+        let signed_by = |token: &str, kid: &str| {
+            use base64::Engine;
+            let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+            serde_json::from_slice::<Value>(&header).unwrap()["kid"] == kid
+        };
+        within(Duration::from_secs(60), "the new key signs at both", || async {
+            let fresh = [token(&one).await, token(&other).await];
+            let done = fresh.iter().all(|token| signed_by(token, &second));
+            for token in fresh.iter().chain(&tokens) {
+                for server in [&one, &other] {
+                    server.client().with_token(token).get("/api/users/me").await.expect(200);
+                }
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            done
+        })
+        .await;
+        assert!(signed_by(&tokens.remove(0), &first));
+    }
 }

@@ -133,9 +133,13 @@ impl Directory {
     /// When there is no such key, when no other would be left to sign, or when the folder cannot be read or written.
     pub fn retire(&self, kid: &str, at_once: bool, expiry: Duration, now: Timestamp, random: &dyn SecureRandom) -> Result<Timestamp> {
         let mut keys = self.look()?.keys;
+        let removed = self.tidy(&Keyring::new(keys.clone()), expiry, now, random)?;
         let place = keys.iter().position(|key| key.kid == kid).ok_or_else(|| told(format!("{} holds no key `{kid}`", self.path.display())))?;
         let key = keys.swap_remove(place);
         let Times { signs_from, signs_until, verifies_until } = key.times;
+        if removed.iter().any(|removed| removed == kid) {
+            return Ok(signs_until.unwrap_or(now));
+        }
         // One that has not begun needs no time: nobody signs with it.
         let end = if at_once || signs_from > now { whole(now) } else { whole(now).checked_add(END_LEAD).unwrap_or(Timestamp::MAX) };
         let earlier = |known: Option<Timestamp>, end: Timestamp| Some(known.map_or(end, |known| known.min(end)));
@@ -151,12 +155,10 @@ impl Directory {
         };
         let file = KeyFile::parse(&text).map_err(|Broken(reason)| told(reason))?;
         keys.extend(Key::new(kid, file).map(Arc::new));
-        let keyring = Keyring::new(keys);
-        if !keyring.is_usable() {
+        if !Keyring::new(keys).is_usable() {
             return Err(told(format!("No other key would be left to sign: make one first (`mainstay keys new`), then retire `{kid}`")));
         }
         self.write(kid, &text, random).map_err(|error| self.failed(&error))?;
-        self.tidy(&keyring, expiry, now, random)?;
         Ok(times.signs_until.unwrap_or(end))
     }
 
