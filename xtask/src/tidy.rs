@@ -100,7 +100,7 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// What others wrote and we only carry: their licences, their scripts, and lock files, which a tool writes.
+/// What others wrote and we only carry: their licences, scripts and test data, and lock files, which a tool writes.
 fn is_foreign(path: &str) -> bool {
     path.starts_with("licenses/")
         || path.ends_with("_test.json")
