@@ -133,13 +133,17 @@ impl Directory {
     /// When there is no such key, when no other would be left to sign, or when the folder cannot be read or written.
     pub fn retire(&self, kid: &str, at_once: bool, expiry: Duration, now: Timestamp, random: &dyn SecureRandom) -> Result<Timestamp> {
         let mut keys = self.look()?.keys;
-        let removed = self.tidy(&Keyring::new(keys.clone()), expiry, now, random)?;
+        let keyring = Keyring::new(keys.clone());
+        let removed = self.tidy(&keyring, expiry, now, random)?;
+        let signs = keyring.signer(now).is_some_and(|signer| signer.kid == kid);
         let place = keys.iter().position(|key| key.kid == kid).ok_or_else(|| told(format!("{} holds no key `{kid}`", self.path.display())))?;
         let key = keys.swap_remove(place);
         let Times { signs_from, signs_until, verifies_until } = key.times;
         if removed.iter().any(|removed| removed == kid) {
             return Ok(signs_until.unwrap_or(now));
         }
+        // One that stepped in before its time has begun.
+        let signs_from = if signs { signs_from.min(whole(now)) } else { signs_from };
         // One that has not begun needs no time: nobody signs with it.
         let end = if at_once || signs_from > now { whole(now) } else { whole(now).checked_add(END_LEAD).unwrap_or(Timestamp::MAX) };
         let earlier = |known: Option<Timestamp>, end: Timestamp| Some(known.map_or(end, |known| known.min(end)));

@@ -121,6 +121,19 @@ fn the_next_key_can_be_taken_back_before_it_begins() {
 }
 
 #[test]
+fn a_key_that_stepped_in_before_its_time_is_retired_a_little_ahead_as_well() {
+    let place = Place::new();
+    let first = place.create(Duration::ZERO, NOW).kid;
+    let second = place.create(LEAD, NOW).kid;
+    place.retire(&first, false, NOW).unwrap();
+    let third = place.create(LEAD, NOW + 60).kid;
+    assert_eq!(place.retire(&second, false, NOW + 60).unwrap(), at(NOW + 90));
+    let expected = |second_is, third_is| [(first.clone(), State::Retiring), (second.clone(), second_is), (third.clone(), third_is)];
+    assert_eq!(place.states(NOW + 89), expected(State::Signing, State::Next));
+    assert_eq!(place.states(NOW + 90), expected(State::Retiring, State::Signing));
+}
+
+#[test]
 fn what_is_no_key_is_told_and_takes_nothing_away() {
     let place = Place::new();
     let kid = place.create(Duration::ZERO, NOW).kid;
