@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
-use mainstay::auth::{Auth, Passwords, Role, Tokens};
+use mainstay::auth::{Auth, Keys, Passwords, Role, Tokens};
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::ContentPolicy;
@@ -19,7 +19,6 @@ use mainstay::stack::rate_limit::Quota;
 use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
 use mainstay::store::{Connection, Database};
 use mainstay::writes::Writes;
-use secrecy::SecretSlice;
 use serde::Serialize;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -28,7 +27,7 @@ use uuid::Uuid;
 use crate::search::Search;
 use crate::settings::Settings;
 use crate::users::{self, NewAccount, User};
-use crate::{codes, docs, health, products, search, sign_in};
+use crate::{codes, docs, health, jwks, products, search, sign_in};
 
 /// The document's own words; its paths and schemas come from the handlers.
 #[derive(OpenApi)]
@@ -50,6 +49,7 @@ struct Document;
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(sign_in::router())
+        .merge(jwks::router())
         .merge(users::router())
         .merge(products::router())
         .merge(search::router())
@@ -89,13 +89,13 @@ impl FromRef<App> for Auth {
 }
 
 impl App {
-    /// Puts together what the handlers share. `secret` signs access tokens.
+    /// Puts together what the handlers share. `keys` sign access tokens.
     ///
     /// # Errors
     /// When the system has no randomness to give.
-    pub fn new(settings: Arc<Settings>, database: Database, search: Search, secret: &SecretSlice<u8>, clock: Clock) -> Result<Self> {
+    pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, clock: Clock) -> Result<Self> {
         let stack = &settings.stack;
-        let tokens = Tokens::new(secret, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
+        let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
         let auth = Auth::new(tokens, clock, users::sql::AccountsTable(database.clone()), quota);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.

@@ -2,6 +2,7 @@
 
 mod config;
 mod import;
+mod keys;
 mod serve;
 mod user;
 
@@ -48,6 +49,11 @@ enum Command {
         #[command(subcommand)]
         command: user::Command,
     },
+    /// Make, show and retire the keys that sign access tokens
+    Keys {
+        #[command(subcommand)]
+        command: keys::Command,
+    },
     /// Print the OpenAPI document
     Openapi,
     /// Show every setting, its value and where it came from
@@ -73,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Serve => with_settings(serve::run),
         Command::Migrate { status } => with_settings(|settings| on_the_side(settings, async move |settings| migrate(&settings, status).await)),
         Command::Import(arguments) => with_settings(|settings| on_the_side(settings, async move |settings| import::run(&settings, &arguments).await)),
+        Command::Keys { command } => with_settings(|settings| keys::run(&settings, &command)),
         Command::User { command } => with_settings(|settings| on_the_side(settings, async move |settings| user::run(&settings, command).await)),
     };
     ExitCode::from(code)

@@ -1,6 +1,7 @@
 //! What a new database needs before anyone can use it: the schema, an administrator, and in development the sample of the catalogue.
 
-use mainstay::auth::Role;
+use mainstay::auth::keys::Directory;
+use mainstay::auth::{Keys, Role};
 use mainstay::clock::Clock;
 use mainstay::error::{Error, Result, codes};
 use mainstay::store::{self, Database};
@@ -47,14 +48,21 @@ pub async fn migrate(database: &Database) -> Result<()> {
     Ok(())
 }
 
-/// The key of access tokens: the setting, or in development one that is made at the first start and kept in the data folder.
+/// The keys of access tokens: those of the settings, or in development a secret that is made at the first start and kept in the data folder.
 ///
 /// # Errors
-/// When the file can be neither read nor written.
-pub fn signing_key(settings: &Settings) -> Result<SecretSlice<u8>> {
-    if let Some(secret) = &settings.stack.jwt_secret {
-        return Ok(SecretSlice::from(secret.expose_secret().as_bytes().to_vec()));
+/// When the folder of keys has none that can sign, or the file of the secret can be neither read nor written.
+pub fn keys(settings: &Settings) -> Result<Keys> {
+    let given = &settings.stack.token_keys;
+    let secret = given.secret.as_ref().map(|secret| SecretSlice::from(secret.expose_secret().as_bytes().to_vec()));
+    match (&given.folder, secret) {
+        (Some(folder), secret) => Keys::open(Directory::new(folder, settings.stack.production()), secret.as_ref()),
+        (None, Some(secret)) => Ok(Keys::from_secret(&secret)),
+        (None, None) => Ok(Keys::from_secret(&made_up_secret(settings)?)),
     }
+}
+
+fn made_up_secret(settings: &Settings) -> Result<SecretSlice<u8>> {
     let path = settings.stack.data_dir.join("development-jwt-secret");
     kept_key(&path).map_err(|error| Error::new(&codes::INTERNAL).with_message(format!("{} cannot be used", path.display())).caused_by(error))
 }

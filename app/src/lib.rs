@@ -9,6 +9,7 @@ pub mod docs;
 pub mod first_start;
 pub mod health;
 pub mod import;
+pub mod jwks;
 pub mod life;
 pub mod management;
 pub mod migrations;

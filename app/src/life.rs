@@ -80,7 +80,7 @@ pub async fn open_database(settings: &Settings) -> Result<Database> {
     Ok(database)
 }
 
-/// Everything before the first connection: the database and its schema, the key, the search, the first administrator, the sample.
+/// Everything before the first connection: the database and its schema, the keys, the search, the first administrator, the sample.
 ///
 /// # Errors
 /// When one of them cannot be had.
@@ -88,9 +88,10 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     let settings = Arc::new(settings);
     let database = open_database(&settings).await?;
     first_start::migrate(&database).await?;
-    let secret = first_start::signing_key(&settings)?;
+    let keys = first_start::keys(&settings)?;
+    keys.watch();
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
-    let app = App::new(settings.clone(), database.clone(), search, &secret, clock.clone())?;
+    let app = App::new(settings.clone(), database.clone(), search, keys, clock.clone())?;
     let mut sample = 0;
     if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {
         sample = first_start::sample(&database, &clock).await?.created;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::app::{App, Envelope};
 use crate::codes;
@@ -110,7 +111,7 @@ async fn login(State(app): State<App>, Json(input): Json<Login>) -> Result<Respo
     let verified = app.passwords.verify(input.password, hash, context::client()).await?;
     let (id, role) = account.filter(|_| verified.right).ok_or_else(refused)?;
     let user = users::sql::find(&mut *app.read().await?, id).await?.ok_or_else(refused)?;
-    let token = app.auth.tokens().issue(id, role, app.clock().now());
+    let token = app.auth.tokens().issue(id, Uuid::new_v4(), role, app.clock().now());
     let signed = Signed {
         access_token: token.expose_secret().to_owned(),
         token_type: "Bearer".to_owned(),

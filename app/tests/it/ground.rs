@@ -207,7 +207,7 @@ impl Service {
     }
 
     fn signed_in(&self, id: Uuid, role: Role) -> Account {
-        let token = self.app.auth.tokens().issue(id, role, self.app.clock().now());
+        let token = self.app.auth.tokens().issue(id, Uuid::new_v4(), role, self.app.clock().now());
         Account { id, client: self.stranger().with_token(token.expose_secret()) }
     }
 

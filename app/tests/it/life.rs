@@ -81,7 +81,7 @@ fn everything_wrong_with_the_settings_is_told_at_once_and_no_secret() {
 fn production_without_a_key_does_not_start() {
     let output = process::run(&pairs(&[("APP_ENV", "production")]), &[], b"");
     assert_eq!(output.status.code(), Some(78), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("JWT_SECRET is required in production"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("JWT_SECRET or JWT_KEYS_DIR is required in production"), "{output:?}");
 }
 
 /// Signs the first administrator in.

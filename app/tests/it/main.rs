@@ -34,6 +34,7 @@ mod ground;
 mod process;
 
 mod import;
+mod keys;
 mod life;
 mod openapi;
 mod products;

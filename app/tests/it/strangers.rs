@@ -146,7 +146,7 @@ async fn a_stranger_is_refused_wherever_the_document_asks_for_a_token(ground: Ar
     let stranger = service.stranger();
     let token_of_nobody = {
         use secrecy::ExposeSecret;
-        let token = service.app.auth.tokens().issue(Uuid::new_v4(), Role::Admin, service.app.clock().now());
+        let token = service.app.auth.tokens().issue(Uuid::new_v4(), Uuid::new_v4(), Role::Admin, service.app.clock().now());
         token.expose_secret().to_owned()
     };
     for operation in operations(&service).await.iter().filter(|operation| !operation.public) {

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::{FromRef, State};
 use axum::routing::{get, post};
 use mainstay::auth::caller::RoleFuture;
-use mainstay::auth::{Accounts, Auth, Role, SignedIn, Tokens};
+use mainstay::auth::{Accounts, Auth, Keys, Role, SignedIn, Tokens};
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::{Reader, Settings};
@@ -98,9 +98,9 @@ impl Accounts for Everyone {
 async fn router(settings: &Settings) -> anyhow::Result<Router> {
     let open = routes::open().route("/api/echo", post(echo));
     let Ok(url) = std::env::var("DATABASE_URL") else { return Ok(open) };
-    let secret = settings.jwt_secret.as_ref().context("JWT_SECRET is not set: `bench` starts this program")?;
+    let secret = settings.token_keys.secret.as_ref().context("JWT_SECRET is not set: `bench` starts this program")?;
     let secret = SecretSlice::from(secret.expose_secret().as_bytes().to_vec());
-    let tokens = Tokens::new(&secret, &settings.jwt_issuer, &settings.jwt_audience, settings.jwt_expiry);
+    let tokens = Tokens::new(Keys::from_secret(&secret), &settings.jwt_issuer, &settings.jwt_audience, settings.jwt_expiry);
     let quota = Quota::new("account", settings.rate_limit_account_max, settings.rate_limit_window);
     let auth = Auth::new(tokens, Clock::system(), Everyone, quota);
     let database = Database::open(&store::Settings::new(url)).await?;

@@ -1,6 +1,7 @@
-//! Who is asking: passwords, second factors, tokens, and roles as argument types of handlers.
+//! Who is asking: passwords, second factors, access tokens and their keys, and roles as argument types of handlers.
 
 pub mod caller;
+pub mod keys;
 pub mod password;
 mod random;
 pub mod recovery;
@@ -12,6 +13,7 @@ pub mod token;
 pub mod totp;
 
 pub use caller::{Accounts, Admin, Auth, Editor, RoleFuture, SignedIn};
+pub use keys::Keys;
 pub use password::{PasswordContext, Passwords, Verified};
 pub use recovery::RecoveryCode;
 pub use role::Role;

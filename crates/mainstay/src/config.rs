@@ -45,6 +45,15 @@ pub enum ContentPolicy {
     Api,
 }
 
+/// What signs and verifies access tokens. With both, the folder signs and the secret still verifies.
+#[derive(Debug, Clone)]
+pub struct TokenKeys {
+    /// `JWT_SECRET`
+    pub secret: Option<SecretString>,
+    /// `JWT_KEYS_DIR`
+    pub folder: Option<PathBuf>,
+}
+
 /// The settings of the foundation. Fields are in the order of the reference.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // The documentation of each is the text in `read`, which the reference and the editor's hover would otherwise repeat.
@@ -75,7 +84,7 @@ pub struct Settings {
     pub db_acquire_timeout: Duration,
     pub db_statement_timeout: Duration,
     pub instances: u32,
-    pub jwt_secret: Option<SecretString>,
+    pub token_keys: TokenKeys,
     pub jwt_expiry: Duration,
     pub jwt_issuer: String,
     pub jwt_audience: String,
@@ -122,7 +131,7 @@ impl Settings {
             db_acquire_timeout: reader.read(Knob::new("DB_ACQUIRE_TIMEOUT", "Longest wait for a connection; past it 503").default("5s").within(Duration::from_millis(10), seconds(300))),
             db_statement_timeout: reader.read(Knob::new("DB_STATEMENT_TIMEOUT", "A statement is ended by the database after this time").default("30s").within(Duration::from_millis(10), seconds(3600))),
             instances: reader.read(Knob::new("INSTANCES", "Instances that share the database, for the sum of their pools").default("1").between(1, 10_000)),
-            jwt_secret: jwt_secret(reader, production),
+            token_keys: token_keys(reader, production),
             jwt_expiry: reader.read(Knob::new("JWT_EXPIRY", "Life of an access token").default("15m").within(seconds(10), seconds(31 * 86_400))),
             jwt_issuer: reader.read(Knob::new("JWT_ISSUER", "`iss` of access tokens").default("mainstay")),
             jwt_audience: reader.read(Knob::new("JWT_AUDIENCE", "`aud` of access tokens").default("mainstay")),
@@ -189,23 +198,27 @@ fn database_url(reader: &mut Reader, data_dir: &std::path::Path) -> SecretString
     }
 }
 
-fn jwt_secret(reader: &mut Reader, production: bool) -> Option<SecretString> {
+/// What signs access tokens. Production does not make something up: one of the two must be set.
+fn token_keys(reader: &mut Reader, production: bool) -> TokenKeys {
     use secrecy::ExposeSecret;
     let secret: Option<SecretString> = reader.read(
-        Knob::new("JWT_SECRET", "Key that signs access tokens (HS256), at least 32 bytes")
-            .default_says("made at first start in development, required in production"),
+        Knob::new("JWT_SECRET", "Secret that signs access tokens (HS256), at least 32 bytes; beside JWT_KEYS_DIR it only verifies")
+            .default_says("made at first start in development; this or JWT_KEYS_DIR is required in production"),
     );
+    let folder: Option<PathBuf> =
+        reader.read(Knob::new("JWT_KEYS_DIR", "Folder of the keys that sign access tokens (EdDSA, ES256); `mainstay keys new` makes one"));
     match &secret {
         // RFC 7518, 3.2: the key of HS256 has at least the 256 bits of its hash.
         Some(secret) if secret.expose_secret().len() < 32 => {
             reader.problem("JWT_SECRET", format!("has {} bytes; at least 32 are needed", secret.expose_secret().len()));
         }
-        None if production => {
-            reader.problem("JWT_SECRET", "is required in production: at least 32 random bytes, for instance from `openssl rand -base64 48`")
-        }
+        None if production && folder.is_none() => reader.problem(
+            "JWT_SECRET",
+            "or JWT_KEYS_DIR is required in production: a folder of keys that `mainstay keys new` fills, or at least 32 random bytes, for instance from `openssl rand -base64 48`",
+        ),
         _ => {}
     }
-    secret
+    TokenKeys { secret, folder }
 }
 
 #[cfg(test)]

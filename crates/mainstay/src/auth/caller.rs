@@ -85,7 +85,7 @@ impl Auth {
     async fn caller(&self, headers: &HeaderMap) -> Result<SignedIn> {
         let context = context::current();
         let token = bearer(headers)?;
-        let claims = self.0.tokens.verify(token, self.0.clock.now()).map_err(|refused| invalid_token().caused_by(refused))?;
+        let claims = self.0.tokens.verify_with_look(token, self.0.clock.now()).await.map_err(|refused| invalid_token().caused_by(refused))?;
         let deadline = context.as_ref().and_then(|context| context.deadline());
         let role = self.standing(claims.subject, deadline).await?.ok_or_else(|| invalid_token().caused_by("unknown or disabled account"))?;
         if let Some(context) = context {

@@ -26,8 +26,9 @@ fn nothing_set_is_development_on_the_embedded_database() {
 }
 
 #[test]
-fn production_wants_a_secret_and_tightens_the_limits() {
-    assert!(problems(&[("APP_ENV", "production")]).contains("JWT_SECRET is required"));
+fn production_wants_a_secret_or_keys_and_tightens_the_limits() {
+    assert!(problems(&[("APP_ENV", "production")]).contains("JWT_SECRET or JWT_KEYS_DIR is required"));
+    assert!(read(&[("APP_ENV", "production"), ("JWT_KEYS_DIR", "keys")]).unwrap().token_keys.secret.is_none());
     let settings = read(&[("APP_ENV", "production"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")]).unwrap();
     assert_eq!((settings.rate_limit_max, settings.rate_limit_account_max), (100, 1_000));
     assert!(!settings.allowed_origins.any && settings.allowed_origins.list.is_empty());

@@ -8,7 +8,7 @@ use axum::extract::FromRef;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use mainstay::auth::{Accounts, Admin, Auth, Role, RoleFuture, SignedIn, Tokens};
+use mainstay::auth::{Accounts, Admin, Auth, Keys, Role, RoleFuture, SignedIn, Tokens};
 use mainstay::clock::Clock;
 use mainstay::error::{Error, codes};
 use mainstay::extract::{Json, Path, PathId, parse_uuid_v4};
@@ -41,12 +41,12 @@ impl FromRef<App> for Auth {
 }
 
 fn tokens() -> Tokens {
-    Tokens::new(&SecretSlice::from(vec![7; 32]), "https://issuer.example", "api", Duration::from_secs(60))
+    Tokens::new(Keys::from_secret(&SecretSlice::from(vec![7; 32])), "https://issuer.example", "api", Duration::from_secs(60))
 }
 
 /// The credentials of an account without any privilege.
 pub(crate) fn bearer() -> String {
-    format!("Bearer {}", tokens().issue(USER, Role::User, jiff::Timestamp::now()).expose_secret())
+    format!("Bearer {}", tokens().issue(USER, Uuid::from_u128(8), Role::User, jiff::Timestamp::now()).expose_secret())
 }
 
 #[derive(Deserialize)]
