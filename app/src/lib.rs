@@ -10,6 +10,7 @@ pub mod first_start;
 pub mod health;
 pub mod import;
 pub mod life;
+pub mod mail;
 pub mod management;
 pub mod migrations;
 pub mod page;

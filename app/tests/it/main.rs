@@ -32,9 +32,11 @@ macro_rules! on_postgres {
 mod client;
 mod ground;
 mod process;
+mod smtp_server;
 
 mod import;
 mod life;
+mod mail;
 mod openapi;
 mod products;
 mod resilience;

@@ -4,7 +4,7 @@
 //! hands it to the handler of its kind. Promises:
 //! - A job is claimed by one worker at a time, under a lease that is extended while the handler runs. When its process dies the lease ends and another takes
 //!   over. A worker that lost its lease can change nothing any more: every step compares the claim ([`queue`]).
-//! - A failure is tried again after a random wait that grows ([`backoff`]), a bounded number of times; then the job is `dead`, and an operator decides.
+//! - A failure is tried again after a random wait that grows ([`backoff()`]), a bounded number of times; then the job is `dead`, and an operator decides.
 //! - A handler that calls [`Running::begin`] before an effect that must not happen twice has it happen at most once: if the outcome is never known the job is
 //!   `uncertain`, and again an operator decides.
 //! - Of one event (`kind` and key) there is one job, also for [`DONE_KEPT`] after it is done.
