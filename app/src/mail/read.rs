@@ -38,11 +38,10 @@ pub fn parse(bytes: &[u8]) -> Option<Mail> {
 /// The value of a header field, its continuations joined (RFC 5322, 2.2.3).
 fn field(head: &str, name: &str) -> Option<String> {
     let head = head.split_once("\n\n").map_or(head, |(head, _)| head).replace("\n ", " ").replace("\n\t", " ");
-    let value = head.lines().find_map(|line| {
+    head.lines().find_map(|line| {
         let (found, value) = line.split_once(':')?;
         found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-    });
-    value
+    })
 }
 
 #[cfg(test)]
