@@ -97,7 +97,7 @@ impl Ground {
     /// State, tries and whether there is a payload; nothing for a row that is gone.
     pub(crate) async fn job(&self, id: Uuid) -> Option<(String, i64, bool)> {
         let text = "SELECT state, attempts, CASE WHEN payload IS NULL THEN 0 ELSE 1 END AS whole FROM jobs WHERE id = $1";
-        let row = query(text).bind(id).fetch_optional(&mut *self.database.acquire(None).await.unwrap()).await.unwrap()?;
+        let row = query(text).bind(id).fetch_optional(&mut self.database.acquire(None).await.unwrap()).await.unwrap()?;
         Some((row.get("state").unwrap(), row.get("attempts").unwrap(), row.get::<i64>("whole").unwrap() == 1))
     }
 
@@ -123,7 +123,7 @@ async fn on_server(text: &str) {
     settings.pool_max = 1;
     settings.pool_min = 0;
     let database = Database::open(&settings).await.unwrap();
-    query(text.to_owned()).once().execute(&mut *database.writer(None).await.unwrap()).await.unwrap();
+    query(text.to_owned()).once().execute(&mut database.writer(None).await.unwrap()).await.unwrap();
     database.close(Duration::from_secs(5)).await;
 }
 
