@@ -11,6 +11,7 @@ use mainstay::config::ContentPolicy;
 use mainstay::context;
 use mainstay::error::{Detail, Error, Result};
 use mainstay::health::Health;
+use mainstay::jobs::{Chance, Jobs, Kinds, Limits};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 use mainstay::routes::Routes;
@@ -24,6 +25,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+use crate::mail::Mailer;
 use crate::search::Search;
 use crate::settings::Settings;
 use crate::users::{self, NewAccount, User};
@@ -80,6 +82,8 @@ pub struct App {
     pub writes: Writes,
     /// The phase of the process's life.
     pub health: Health,
+    /// Work that outlives its request: mails. It begins with [`Jobs::start`].
+    pub jobs: Jobs,
 }
 
 impl FromRef<App> for Auth {
@@ -92,16 +96,19 @@ impl App {
     /// Puts together what the handlers share. `keys` sign access tokens.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// When the system has no randomness to give, or TLS to the mail server is not possible.
     pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, clock: Clock) -> Result<Self> {
         let stack = &settings.stack;
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
+        let limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
+        let kinds = Mailer::new(&settings)?.add_to(Kinds::new());
+        let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
         let auth = Auth::new(tokens, clock, users::sql::AccountsTable(database.clone()), quota);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
-        Ok(Self { settings, database, auth, passwords, search, writes: Writes::default(), health: Health::default() })
+        Ok(Self { settings, database, auth, passwords, search, writes: Writes::default(), health: Health::default(), jobs })
     }
 
     /// A connection for reading, within the request's time.

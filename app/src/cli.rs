@@ -2,7 +2,9 @@
 
 mod config;
 mod import;
+mod jobs;
 mod keys;
+mod mail;
 mod serve;
 mod user;
 
@@ -54,6 +56,16 @@ enum Command {
         #[command(subcommand)]
         command: keys::Command,
     },
+    /// Show the mails in the folder, while there is no mail server
+    Mail {
+        #[command(subcommand)]
+        command: mail::Command,
+    },
+    /// Look at the queue of jobs, and try failed ones again
+    Jobs {
+        #[command(subcommand)]
+        command: jobs::Command,
+    },
     /// Print the OpenAPI document
     Openapi,
     /// Show every setting, its value and where it came from
@@ -80,6 +92,8 @@ pub fn run() -> ExitCode {
         Command::Migrate { status } => with_settings(|settings| on_the_side(settings, async move |settings| migrate(&settings, status).await)),
         Command::Import(arguments) => with_settings(|settings| on_the_side(settings, async move |settings| import::run(&settings, &arguments).await)),
         Command::Keys { command } => with_settings(|settings| keys::run(&settings, &command)),
+        Command::Mail { command } => with_settings(|settings| mail::run(&settings, command)),
+        Command::Jobs { command } => with_settings(|settings| on_the_side(settings, async move |settings| jobs::run(&settings, command).await)),
         Command::User { command } => with_settings(|settings| on_the_side(settings, async move |settings| user::run(&settings, command).await)),
     };
     ExitCode::from(code)

@@ -6,6 +6,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use mainstay::error::{Error, codes};
 use mainstay::health::Phase;
+use mainstay::jobs::State as Job;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -81,6 +82,7 @@ pub struct Details {
     database: Database,
     search: Search,
     writes_in_progress: usize,
+    jobs: Jobs,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,6 +103,31 @@ struct Search {
     changes_behind: i64,
     caught_up: bool,
     failures: u64,
+}
+
+/// Counted by this instance within the last quarter of a minute, so that asking costs nothing.
+#[derive(Debug, Serialize)]
+struct Jobs {
+    running_here: usize,
+    waiting: i64,
+    running: i64,
+    dead: i64,
+    uncertain: i64,
+    oldest_due_s: Option<u64>,
+}
+
+impl Jobs {
+    fn of(jobs: &mainstay::jobs::Jobs) -> Self {
+        let standing = jobs.standing();
+        Self {
+            running_here: jobs.running(),
+            waiting: standing.count(Job::Waiting),
+            running: standing.count(Job::Running),
+            dead: standing.count(Job::Dead),
+            uncertain: standing.count(Job::Uncertain),
+            oldest_due_s: standing.oldest_due.map(|age| age.as_secs()),
+        }
+    }
 }
 
 /// Everything that the operator wants to know at once.
@@ -131,6 +158,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
         },
         search: Search { documents: search.documents, changes_behind: search.behind, caught_up: search.caught_up, failures: search.failures },
         writes_in_progress: app.writes.in_progress(),
+        jobs: Jobs::of(&app.jobs),
     };
     (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, axum::Json(details))
 }

@@ -11,6 +11,7 @@ pub mod health;
 pub mod import;
 pub mod jwks;
 pub mod life;
+pub mod mail;
 pub mod management;
 pub mod migrations;
 pub mod page;

@@ -1,7 +1,7 @@
 //! The life of the process: a validated start, serving, and an end in which nobody loses an answer.
 //!
-//! On SIGTERM or SIGINT readiness fails while requests are still served (`DRAIN_DELAY`), then connections are told to close, requests in flight and writes
-//! in progress finish, pools close, and the exit code says whether anything had to be cut. A second signal ends at once.
+//! On SIGTERM or SIGINT readiness fails while requests are still served (`DRAIN_DELAY`), then connections are told to close, requests in flight, writes
+//! in progress and running jobs finish, pools close, and the exit code says whether anything had to be cut. A second signal ends at once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,6 +90,9 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     first_start::migrate(&database).await?;
     let keys = first_start::keys(&settings)?;
     keys.watch();
+    if settings.stack.production() && settings.smtp_url.is_none() {
+        tracing::warn!(folder = %settings.mail_dir.display(), "no SMTP_URL is set: mails go into a folder and reach nobody");
+    }
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
     let app = App::new(settings.clone(), database.clone(), search, keys, clock.clone())?;
     let mut sample = 0;
@@ -170,6 +173,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
             metrics.upkeep();
         }
     });
+    app.jobs.start();
     app.health.ready();
     started(addresses);
 
@@ -214,9 +218,12 @@ async fn ending(app: &App, drain: Drain, serving: tokio::task::JoinHandle<serve:
     if !written {
         tracing::error!(writes = app.writes.in_progress(), "writes were cut");
     }
+    // What requests have just enqueued was still being done meanwhile; the rest is another instance's, or the next start's.
+    let left = stack.shutdown_timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(100));
+    let done = app.jobs.stop(left).await;
     let closed = app.database.close(left).await;
     tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "ended");
-    if cut == 0 && written && closed { End::Clean } else { End::Cut }
+    if cut == 0 && written && done && closed { End::Clean } else { End::Cut }
 }
 
 struct Signals {

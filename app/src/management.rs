@@ -21,6 +21,7 @@ pub fn router(app: App, metrics: Metrics, log: Sink) -> Router {
             metrics::gauge!("mainstay_search_documents").set(search.documents as f64);
             metrics::gauge!("mainstay_search_changes_behind").set(search.behind as f64);
             metrics::gauge!("mainstay_writes_in_progress").set(app.writes.in_progress() as f64);
+            metrics::gauge!("mainstay_jobs_running_here").set(app.jobs.running() as f64);
         }
         metrics::counter!("mainstay_log_lines_dropped_total").absolute(log.dropped());
         metrics::counter!("mainstay_search_failures_total").absolute(search.failures);

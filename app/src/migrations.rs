@@ -1,5 +1,6 @@
 //! The schema, embedded. Forward only: a new version is a new file in both folders, and the previous release must work beside it.
 
+use mainstay::jobs;
 use mainstay::store::{Migration, Migrations};
 
 macro_rules! migration {
@@ -13,6 +14,6 @@ macro_rules! migration {
     };
 }
 
-/// Every version, in order.
+/// Every version, in order. The table of jobs is the foundation's.
 #[allow(clippy::zero_prefixed_literal)] // The number is the name of a file.
-pub static MIGRATIONS: Migrations = Migrations(&[migration!(0001, "accounts"), migration!(0002, "products")]);
+pub static MIGRATIONS: Migrations = Migrations(&[migration!(0001, "accounts"), migration!(0002, "products"), jobs::migration(0003)]);

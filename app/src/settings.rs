@@ -1,8 +1,13 @@
 //! The settings of the service beside those of the foundation.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use mainstay::auth::{PasswordContext, Passwords};
 use mainstay::config::{self, Entry, Knob, Problems, Reader, Setting};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::mail;
 
 use crate::first_start::ADMIN_NAME;
 use crate::users::SERVICE_NAME;
@@ -48,7 +53,22 @@ pub struct Settings {
     pub admin_password: Option<SecretString>,
     /// Is the bundled sample loaded into a new database?
     pub sample: bool,
+    /// Where the pages of the team's front end are, without a slash at the end.
+    pub public_url: String,
+    /// The mail server; without one mails go into a folder.
+    pub smtp_url: Option<SecretString>,
+    /// Who writes.
+    pub mail_from: String,
+    /// The folder of mails.
+    pub mail_dir: PathBuf,
+    /// Jobs at once.
+    pub jobs_concurrency: usize,
+    /// A job of an instance that is silent for so long is another's.
+    pub jobs_lease: Duration,
 }
+
+/// Where nobody receives mail (RFC 2606): a sender that is only good for the folder.
+const NO_SENDER: &str = "Mainstay <no-reply@mainstay.invalid>";
 
 impl Settings {
     /// Reads all settings from the process's environment and the file.
@@ -78,8 +98,31 @@ impl Settings {
                     .default(if stack.production() { "false" } else { "true" })
                     .default_says("`true` in development, `false` in production"),
             ),
+            public_url: reader.read::<String>(
+                Knob::new("PUBLIC_URL", "Where your front end is. Links in mails lead to its pages `/verify-email`, `/reset-password`, `/confirm-address` and `/refuse-address`, with the token behind `#token=`")
+                    .default("http://127.0.0.1:3000"),
+            ),
+            smtp_url: reader.read(
+                Knob::new("SMTP_URL", "Mail server: `smtp://user:password@host:587` (STARTTLS is required but on loopback) or `smtps://user:password@host:465`")
+                    .default_says("none: mails are written to MAIL_DIR"),
+            ),
+            mail_from: reader.read(Knob::new("MAIL_FROM", "Sender of mails; the name is what letters call the service").default(NO_SENDER)),
+            mail_dir: reader
+                .read::<Option<PathBuf>>(
+                    Knob::new("MAIL_DIR", "Folder for mails while there is no SMTP_URL; the last 1000 are kept").default_says("`mail` in DATA_DIR"),
+                )
+                .unwrap_or_else(|| stack.data_dir.join("mail")),
+            jobs_concurrency: reader.read(
+                Knob::new("JOBS_CONCURRENCY", "Jobs (mails, for instance) that this instance does at once; 0 leaves them to others").default("4").between(0, 64),
+            ),
+            jobs_lease: reader.read(
+                Knob::new("JOBS_LEASE", "A job of an instance that is silent for so long is taken over by another; clocks of instances must agree better than this")
+                    .default("60s")
+                    .within(Duration::from_secs(1), Duration::from_secs(3600)),
+            ),
             stack,
         };
+        settings.judge_mail(&mut reader);
         if settings.admin_email.is_some() != settings.admin_password.is_some() {
             reader.problem("ADMIN_EMAIL", "and ADMIN_PASSWORD belong together: set both or none");
         }
@@ -91,5 +134,22 @@ impl Settings {
             reader.problem("ADMIN_PASSWORD", flaw.message);
         }
         reader.finish().map(|entries| (settings, entries))
+    }
+
+    /// Rules of mails.
+    fn judge_mail(&self, reader: &mut Reader) {
+        let url = &self.public_url;
+        let page = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        if page.is_none_or(|page| page.is_empty() || page.starts_with('/')) || url.ends_with('/') || url.contains(['#', '?', ' ', '"', '<', '>']) {
+            reader.problem("PUBLIC_URL", "must be an address such as `https://app.example.com`, without `/`, `?` or `#` at its end");
+        }
+        if let Some(Err(words)) = self.smtp_url.as_ref().map(|url| mail::Server::parse(url.expose_secret())) {
+            reader.problem("SMTP_URL", words);
+        }
+        match mail::check_sender(&self.mail_from) {
+            Err(words) => reader.problem("MAIL_FROM", words),
+            Ok(()) if self.smtp_url.is_some() && self.mail_from == NO_SENDER => reader.problem("MAIL_FROM", "is required with SMTP_URL"),
+            Ok(()) => {}
+        }
     }
 }

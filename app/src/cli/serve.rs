@@ -72,6 +72,7 @@ fn welcome(addresses: Addresses, made_up: &MadeUp) -> String {
     text += &line("try", &format!("curl 'http://{public}/api/products/search?q=wireless+headphones'"));
     text += &line("docs", &format!("http://{public}/docs"));
     text += &line("operator", &format!("http://{management}/health  http://{management}/metrics"));
+    text += &line("mails", "mainstay mail list; they are kept in a folder until SMTP_URL is set");
     if made_up.sample > 0 {
         text += &line("sample", &format!("{} products of a real catalogue were loaded", made_up.sample));
     }

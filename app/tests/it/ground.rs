@@ -182,6 +182,7 @@ impl Service {
         let drain = Drain::new();
         let serving =
             tokio::spawn(serve::serve(listener, app.service(Sink::memory(LogFormat::Json), Metrics::local()), Limits::default(), drain.clone()));
+        app.jobs.start();
         app.health.ready();
         Self { app, address, drain, serving, accounts: AtomicUsize::new(0) }
     }
@@ -215,6 +216,7 @@ impl Service {
     pub(crate) async fn end(mut self) {
         self.drain.begin(Duration::from_secs(5));
         (&mut self.serving).await.unwrap();
+        self.app.jobs.stop(Duration::from_secs(5)).await;
         self.app.database.close(Duration::from_secs(5)).await;
     }
 }

@@ -32,10 +32,12 @@ macro_rules! on_postgres {
 mod client;
 mod ground;
 mod process;
+mod smtp_server;
 
 mod import;
 mod keys;
 mod life;
+mod mail;
 mod openapi;
 mod products;
 mod resilience;

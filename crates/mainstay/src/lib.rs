@@ -22,6 +22,8 @@ pub mod error;
 
 pub mod store;
 
+pub mod jobs;
+
 pub mod health;
 pub mod log;
 pub mod metrics;

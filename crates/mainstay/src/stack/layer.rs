@@ -1,7 +1,7 @@
 //! What a layer is: two moments of a request, its way in and its way out. A few also watch the waiting in between.
 //!
 //! Layers are not services around services. All of them share one future, and the request stays where it is while they look at it: a tower of wrapped
-//! services moved every request and every future once per layer, which cost more than what the layers do (decision 12).
+//! services moved every request and every future once per layer, which cost more than what the layers do (decision 17).
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use super::session::{Connection, Role, Session, Transaction};
 use super::settings::{Settings, Target, create_sqlite_file};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 pub use super::pool::Stats;
@@ -38,6 +39,7 @@ struct Shared {
     /// The same pool as `reader` on PostgreSQL.
     writer: Arc<Pool>,
     tending: AbortHandle,
+    news: Notify,
 }
 
 impl Drop for Shared {
@@ -90,7 +92,7 @@ impl Database {
         drop(reader.acquire(None).await?);
         let tending = tokio::spawn(tend(Arc::clone(&reader), Arc::clone(&writer))).abort_handle();
         let statement_timeout = settings.statement_timeout;
-        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, tending })))
+        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, tending, news: Notify::new() })))
     }
 
     /// Which database this is.
@@ -187,6 +189,16 @@ impl Database {
         .await?;
         let read = |column| row.get::<i64>(column).map(|number| u64::try_from(number).unwrap_or(0));
         Ok(Some(ConnectionLimits { max_connections: read("max_connections")?, reserved: read("reserved")? }))
+    }
+
+    /// Waits until a commit of this process has something to tell ([`Session::tell_at_commit`]). For one listener: a call that comes while nobody listens is
+    /// kept for the next one, and several become one. What other processes commit tells nothing here: look from time to time as well.
+    pub async fn news(&self) {
+        self.0.news.notified().await;
+    }
+
+    pub(super) fn tell(&self) {
+        self.0.news.notify_one();
     }
 
     pub(super) fn pool(&self, role: Role) -> &Pool {

@@ -72,6 +72,8 @@ pub struct Session {
     /// A statement was sent and its end not seen. Still set when dropped: the future was abandoned.
     running: bool,
     unbounded: bool,
+    /// Whoever waits for news in this process is woken when this commits.
+    news: bool,
 }
 
 impl Session {
@@ -86,6 +88,7 @@ impl Session {
             fresh: true,
             running: false,
             unbounded: false,
+            news: false,
         })
     }
 
@@ -99,6 +102,14 @@ impl Session {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Wakes whoever waits in [`Database::news`] once what was written here can be read: at the commit, or now outside of a transaction.
+    pub fn tell_at_commit(&mut self) {
+        match self.state {
+            State::Single => self.database.tell(),
+            State::Open | State::Failed => self.news = true,
+        }
     }
 
     pub(super) async fn run(&mut self, query: &Query, want: Want) -> Result<Got, Error> {
@@ -343,6 +354,9 @@ impl Transaction {
         match self.0.attempt_until(Work::Script("COMMIT"), until, Limit::Statement).await {
             Ok(_) => {
                 self.0.state = State::Single;
+                if self.0.news {
+                    self.0.database.tell();
+                }
                 Ok(())
             }
             Err(failure) => Err(failure.error),
