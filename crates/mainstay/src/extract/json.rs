@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
@@ -29,6 +29,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(Error::new(&codes::MISSING_BODY));
         }
         from_value(strict::parse(&bytes)?).map(Self)
+    }
+}
+
+/// For bodies that may be left out: an empty one is none, whatever type it is said to have.
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Error> {
+        let (parts, body) = request.into_parts();
+        // Who says what it is is refused before it is read; who says nothing may have nothing to say.
+        if parts.headers.contains_key(header::CONTENT_TYPE) {
+            check_media_type(&parts.headers)?;
+        }
+        let bytes = read(body).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        check_media_type(&parts.headers)?;
+        from_value(strict::parse(&bytes)?).map(Self).map(Some)
     }
 }
 
