@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::search::Search;
 use crate::settings::Settings;
 use crate::users::{self, NewAccount, User};
-use crate::{codes, docs, health, products, search, sign_in};
+use crate::{codes, docs, health, products, search, sessions, sign_in};
 
 /// The document's own words; its paths and schemas come from the handlers.
 #[derive(OpenApi)]
@@ -38,7 +38,7 @@ use crate::{codes, docs, health, products, search, sign_in};
     servers((url = "/", description = "The server that gave out this document, local or production")),
     components(schemas(search::FacetCount)),
     tags(
-        (name = "sign-in", description = "Open an account and sign in"),
+        (name = "sign-in", description = "Open an account, sign in, stay signed in, sign out"),
         (name = "users", description = "Accounts"),
         (name = "products", description = "The catalogue"),
         (name = "search", description = "Full-text search over the catalogue"),
@@ -51,6 +51,7 @@ struct Document;
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(sign_in::router())
+        .merge(sessions::router())
         .merge(users::router())
         .merge(products::router())
         .merge(search::router())
@@ -94,11 +95,16 @@ impl App {
     ///
     /// # Errors
     /// When the system has no randomness to give.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime: it begins to listen to other instances.
     pub fn new(settings: Arc<Settings>, database: Database, search: Search, secret: &SecretSlice<u8>, clock: Clock) -> Result<Self> {
         let stack = &settings.stack;
         let tokens = Tokens::new(secret, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
-        let auth = Auth::new(tokens, clock, users::sql::AccountsTable(database.clone()), quota);
+        let accounts = users::sql::AccountsTable { database: database.clone(), clock: clock.clone() };
+        let auth = Auth::new(tokens, clock, accounts, quota);
+        auth.listen(&database);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;

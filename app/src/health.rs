@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use jiff::Timestamp;
+use mainstay::auth::Hearing;
 use mainstay::error::{Error, codes};
 use mainstay::health::Phase;
 use serde::Serialize;
@@ -80,6 +81,8 @@ pub struct Details {
     version: &'static str,
     database: Database,
     search: Search,
+    /// `live`, `lost` or, with SQLite, `alone`: does this instance hear at once when a session ends elsewhere?
+    standing: &'static str,
     writes_in_progress: usize,
 }
 
@@ -111,7 +114,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
     let status = match phase {
         Phase::Starting => "starting",
         Phase::Draining => "draining",
-        Phase::Ready if ping.is_ok() => "ok",
+        Phase::Ready if ping.is_ok() && app.auth.hearing() != Hearing::Lost => "ok",
         Phase::Ready => "degraded",
     };
     let details = Details {
@@ -130,6 +133,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
             waiting: stats.waiting,
         },
         search: Search { documents: search.documents, changes_behind: search.behind, caught_up: search.caught_up, failures: search.failures },
+        standing: app.auth.hearing().as_str(),
         writes_in_progress: app.writes.in_progress(),
     };
     (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, axum::Json(details))

@@ -21,6 +21,7 @@ use crate::first_start::{self, MadeUpAdmin};
 use crate::management;
 use crate::products;
 use crate::search::Search;
+use crate::sessions;
 use crate::settings::Settings;
 
 /// How a process ended, for its exit code (sysexits.h where it has one).
@@ -169,6 +170,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
             metrics.upkeep();
         }
     });
+    let sweeping = tokio::spawn(sessions::keep_swept(app.clone()));
     app.health.ready();
     started(addresses);
 
@@ -183,6 +185,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
         }
     };
     upkeep.abort();
+    sweeping.abort();
     management_drain.cut();
     Ok(end)
 }

@@ -15,4 +15,4 @@ macro_rules! migration {
 
 /// Every version, in order.
 #[allow(clippy::zero_prefixed_literal)] // The number is the name of a file.
-pub static MIGRATIONS: Migrations = Migrations(&[migration!(0001, "accounts"), migration!(0002, "products")]);
+pub static MIGRATIONS: Migrations = Migrations(&[migration!(0001, "accounts"), migration!(0002, "products"), migration!(0004, "sessions")]);

@@ -35,6 +35,8 @@ pub struct Tokens {
 pub struct Claims {
     /// The account.
     pub subject: Uuid,
+    /// The session of the account that the token belongs to.
+    pub session: Uuid,
     /// Its role when the token was issued.
     pub role: Role,
     /// The token's own id.
@@ -64,6 +66,7 @@ struct Wire<'a> {
     nbf: i64,
     exp: i64,
     jti: Uuid,
+    sid: Uuid,
     role: Role,
 }
 
@@ -79,11 +82,12 @@ impl Tokens {
         self.expiry
     }
 
-    /// A token for an account.
-    pub fn issue(&self, subject: Uuid, role: Role, now: Timestamp) -> SecretString {
+    /// A token for a session of an account.
+    pub fn issue(&self, subject: Uuid, session: Uuid, role: Role, now: Timestamp) -> SecretString {
         let issued = now.as_second();
         let exp = issued.saturating_add_unsigned(self.expiry.as_secs());
-        let claims = Wire { iss: &self.issuer, aud: &self.audience, sub: subject, iat: issued, nbf: issued, exp, jti: Uuid::new_v4(), role };
+        let (iss, aud) = (self.issuer.as_str(), self.audience.as_str());
+        let claims = Wire { iss, aud, sub: subject, iat: issued, nbf: issued, exp, jti: Uuid::new_v4(), sid: session, role };
         // Texts and numbers cannot fail to serialise.
         let payload = serde_json::to_vec(&claims).unwrap_or_default();
         let mut token = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"at+jwt"}"#);
@@ -134,6 +138,7 @@ impl Tokens {
         }
         Ok(Claims {
             subject: id("sub").ok_or(Refused("no subject"))?,
+            session: id("sid").ok_or(Refused("no session"))?,
             role: text("role").and_then(|role| role.parse().ok()).ok_or(Refused("unknown role"))?,
             id: id("jti").ok_or(Refused("no id"))?,
             expires: Timestamp::from_second(expires).map_err(|_| Refused("expiry out of range"))?,
@@ -189,18 +194,19 @@ mod tests {
 
     fn claims() -> Value {
         json!({"iss": "mainstay", "aud": "mainstay", "sub": "3f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e", "iat": NOW, "nbf": NOW, "exp": NOW + 900,
-               "jti": "7f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e", "role": "user"})
+               "jti": "7f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e",
+               "sid": "5f2c1b9e-8a47-4c6d-9e21-5b7f0a1c2d3e", "role": "user"})
     }
 
     const HEADER: &str = r#"{"alg":"HS256","typ":"at+jwt"}"#;
 
     #[test]
     fn what_was_issued_is_verified_until_it_expires() {
-        let subject = Uuid::new_v4();
-        let token = tokens().issue(subject, Role::Editor, at(NOW));
+        let (subject, session) = (Uuid::new_v4(), Uuid::new_v4());
+        let token = tokens().issue(subject, session, Role::Editor, at(NOW));
         let verify = |second| tokens().verify(token.expose_secret(), at(second));
         let claims = verify(NOW).unwrap();
-        assert_eq!((claims.subject, claims.role, claims.expires), (subject, Role::Editor, at(NOW + 900)));
+        assert_eq!((claims.subject, claims.session, claims.role, claims.expires), (subject, session, Role::Editor, at(NOW + 900)));
         assert!(verify(NOW + 899).is_ok());
         assert_eq!(verify(NOW + 900), Err(Refused("expired")));
         assert_eq!(verify(NOW - 6), Err(Refused("not yet valid")));
@@ -210,7 +216,7 @@ mod tests {
     fn a_correctly_signed_token_with_bent_claims_is_refused() {
         let check = |claims: &Value| tokens().verify(&signed(hmac::HMAC_SHA256, HEADER, &claims.to_string()), at(NOW)).map(drop);
         assert_eq!(check(&claims()), Ok(()), "the unbent one passes");
-        for name in ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "role"] {
+        for name in ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "sid", "role"] {
             let mut bent = claims();
             bent.as_object_mut().unwrap().remove(name);
             assert!(check(&bent).is_err(), "{name} may not be missing");
@@ -261,7 +267,7 @@ mod tests {
 
     #[test]
     fn an_altered_or_cut_token_is_refused() {
-        let token = tokens().issue(Uuid::new_v4(), Role::User, at(NOW));
+        let token = tokens().issue(Uuid::new_v4(), Uuid::new_v4(), Role::User, at(NOW));
         let token = token.expose_secret();
         for (index, byte) in token.bytes().enumerate() {
             let mut bent = token.as_bytes().to_vec();

@@ -26,7 +26,7 @@ const USER: Uuid = Uuid::from_u128(7);
 struct Everyone;
 
 impl Accounts for Everyone {
-    fn role(&self, account: Uuid, _: Option<Instant>) -> RoleFuture<'_> {
+    fn standing(&self, account: Uuid, _: Uuid, _: Option<Instant>) -> RoleFuture<'_> {
         Box::pin(async move { Ok((account == USER).then_some(Role::User)) })
     }
 }
@@ -46,7 +46,7 @@ fn tokens() -> Tokens {
 
 /// The credentials of an account without any privilege.
 pub(crate) fn bearer() -> String {
-    format!("Bearer {}", tokens().issue(USER, Role::User, jiff::Timestamp::now()).expose_secret())
+    format!("Bearer {}", tokens().issue(USER, Uuid::new_v4(), Role::User, jiff::Timestamp::now()).expose_secret())
 }
 
 #[derive(Deserialize)]
