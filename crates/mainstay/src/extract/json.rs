@@ -150,7 +150,25 @@ mod tests {
 
     async fn extract(content_type: &str, body: &'static str) -> Result<Wanted, Error> {
         let request = HttpRequest::post("/").header(header::CONTENT_TYPE, content_type).body(Body::from(body)).unwrap();
-        Json::from_request(request, &()).await.map(|Json(wanted)| wanted)
+        <Json<Wanted> as FromRequest<()>>::from_request(request, &()).await.map(|Json(wanted)| wanted)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_may_be_left_out_is_none_or_a_whole_one() {
+        let extract = async |content_type: Option<&str>, body: &'static str| {
+            let mut request = HttpRequest::post("/");
+            if let Some(content_type) = content_type {
+                request = request.header(header::CONTENT_TYPE, content_type);
+            }
+            let read = <Json<Wanted> as OptionalFromRequest<()>>::from_request(request.body(Body::from(body)).unwrap(), &()).await;
+            read.map(|read| read.map(|Json(wanted)| wanted.name)).map_err(|error| error.code().name)
+        };
+        assert_eq!(extract(None, "").await, Ok(None));
+        assert_eq!(extract(Some("application/json"), "").await, Ok(None));
+        assert_eq!(extract(Some("application/json"), r#"{"name":"x"}"#).await, Ok(Some("x".to_owned())));
+        assert_eq!(extract(None, r#"{"name":"x"}"#).await, Err("unsupported_media_type"));
+        assert_eq!(extract(Some("text/plain"), "").await, Err("unsupported_media_type"));
+        assert_eq!(extract(Some("application/json"), "{").await, Err("invalid_json"));
     }
 
     #[tokio::test]
