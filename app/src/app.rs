@@ -29,7 +29,7 @@ use crate::mail::Mailer;
 use crate::search::Search;
 use crate::settings::Settings;
 use crate::users::{self, NewAccount, User};
-use crate::{codes, docs, health, jwks, products, search, sign_in};
+use crate::{codes, docs, health, jwks, products, search, sessions, sign_in};
 
 /// The document's own words; its paths and schemas come from the handlers.
 #[derive(OpenApi)]
@@ -38,7 +38,7 @@ use crate::{codes, docs, health, jwks, products, search, sign_in};
     servers((url = "/", description = "The server that gave out this document, local or production")),
     components(schemas(search::FacetCount)),
     tags(
-        (name = "sign-in", description = "Open an account and sign in"),
+        (name = "sign-in", description = "Open an account, sign in, stay signed in, sign out"),
         (name = "users", description = "Accounts"),
         (name = "products", description = "The catalogue"),
         (name = "search", description = "Full-text search over the catalogue"),
@@ -51,6 +51,7 @@ struct Document;
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(sign_in::router())
+        .merge(sessions::router())
         .merge(jwks::router())
         .merge(users::router())
         .merge(products::router())
@@ -97,6 +98,9 @@ impl App {
     ///
     /// # Errors
     /// When the system has no randomness to give, or TLS to the mail server is not possible.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime: it begins to listen to other instances.
     pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, clock: Clock) -> Result<Self> {
         let stack = &settings.stack;
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
@@ -104,7 +108,9 @@ impl App {
         let limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
         let kinds = Mailer::new(&settings)?.add_to(Kinds::new());
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
-        let auth = Auth::new(tokens, clock, users::sql::AccountsTable(database.clone()), quota);
+        let accounts = users::sql::AccountsTable { database: database.clone(), clock: clock.clone() };
+        let auth = Auth::new(tokens, clock, accounts, quota);
+        auth.listen(&database);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;

@@ -13,12 +13,16 @@ macro_rules! table {
 table! {
     /// Wrong password or unknown account: the same words for both.
     INVALID_CREDENTIALS = "invalid_credentials", 401, "Invalid e-mail or password";
+    /// The refresh token is none, was used before, or its session has ended: the same words for all.
+    INVALID_REFRESH_TOKEN = "invalid_refresh_token", 401, "Invalid or expired refresh token, please sign in again";
     /// Registration is closed to strangers.
     REGISTRATION_CLOSED = "registration_closed", 403, "Registration is closed";
     /// The cursor is none that a list of this order gave out.
     CURSOR_NOT_FOUND = "cursor_not_found", 404, "This list has no page at this cursor";
     /// No such account.
     USER_NOT_FOUND = "user_not_found", 404, "User not found";
+    /// No such session of the caller, or it has ended.
+    SESSION_NOT_FOUND = "session_not_found", 404, "Session not found";
     /// No such product, or it was removed.
     PRODUCT_NOT_FOUND = "product_not_found", 404, "Product not found";
     /// The address belongs to an account already.

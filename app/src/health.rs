@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use jiff::Timestamp;
+use mainstay::auth::Hearing;
 use mainstay::error::{Error, codes};
 use mainstay::health::Phase;
 use mainstay::jobs::State as Job;
@@ -81,6 +82,8 @@ pub struct Details {
     version: &'static str,
     database: Database,
     search: Search,
+    /// `live`, `lost` or, with SQLite, `alone`: does this instance hear at once when a session ends elsewhere?
+    standing: &'static str,
     writes_in_progress: usize,
     jobs: Jobs,
 }
@@ -138,7 +141,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
     let status = match phase {
         Phase::Starting => "starting",
         Phase::Draining => "draining",
-        Phase::Ready if ping.is_ok() => "ok",
+        Phase::Ready if ping.is_ok() && app.auth.hearing() != Hearing::Lost => "ok",
         Phase::Ready => "degraded",
     };
     let details = Details {
@@ -157,6 +160,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
             waiting: stats.waiting,
         },
         search: Search { documents: search.documents, changes_behind: search.behind, caught_up: search.caught_up, failures: search.failures },
+        standing: app.auth.hearing().as_str(),
         writes_in_progress: app.writes.in_progress(),
         jobs: Jobs::of(&app.jobs),
     };

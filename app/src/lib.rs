@@ -17,6 +17,7 @@ pub mod migrations;
 pub mod page;
 pub mod products;
 pub mod search;
+pub mod sessions;
 pub mod settings;
 pub mod sign_in;
 pub mod users;

@@ -21,6 +21,7 @@ use crate::first_start::{self, MadeUpAdmin};
 use crate::management;
 use crate::products;
 use crate::search::Search;
+use crate::sessions;
 use crate::settings::Settings;
 
 /// How a process ended, for its exit code (sysexits.h where it has one).
@@ -174,6 +175,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
         }
     });
     app.jobs.start();
+    let sweeping = tokio::spawn(sessions::keep_swept(app.clone()));
     app.health.ready();
     started(addresses);
 
@@ -188,6 +190,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
         }
     };
     upkeep.abort();
+    sweeping.abort();
     management_drain.cut();
     Ok(end)
 }

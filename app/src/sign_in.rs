@@ -1,22 +1,21 @@
 //! Opening an account and signing in.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use http::StatusCode;
 use mainstay::auth::Role;
 use mainstay::context;
 use mainstay::error::{Error, Result};
 use mainstay::extract::Json;
-use mainstay::stack::compress;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::app::{App, Envelope};
 use crate::codes;
+use crate::sessions::{self, Device, Signed};
 use crate::settings::Registration;
 use crate::users::{self, Email, NewAccount, User};
 
@@ -74,32 +73,12 @@ struct Login {
     password: SecretString,
 }
 
-/// What a sign-in gives.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Signed {
-    /// For `Authorization: Bearer`.
-    #[schema(
-        max_length = 4096,
-        pattern = r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$",
-        example = "eyJ0eXAiOiJhdCtqd3QifQ.eyJzdWIiOiIzZjJjMWI5ZSJ9.c2lnbmF0dXJl"
-    )]
-    access_token: String,
-    /// Always `Bearer`.
-    #[schema(pattern = "^Bearer$", max_length = 6, example = "Bearer")]
-    token_type: String,
-    /// Seconds until the token ends.
-    #[schema(example = 900, minimum = 1, maximum = 31_536_000)]
-    expires_in: u64,
-    /// Who signed in.
-    user: User,
-}
-
 /// Signs in.
 ///
-/// An unknown account and a wrong password get the same answer after the same time.
+/// An unknown account and a wrong password get the same answer after the same time. Each sign-in opens a session of its own.
 #[utoipa::path(post, path = "/api/auth/login", tag = "sign-in", operation_id = "login", request_body = Login, security(()),
-    responses((status = 200, description = "An access token", body = Envelope<Signed>), (status = 401, description = "invalid_credentials")))]
-async fn login(State(app): State<App>, Json(input): Json<Login>) -> Result<Response> {
+    responses((status = 200, description = "An access token and a refresh token", body = Envelope<Signed>), (status = 401, description = "invalid_credentials")))]
+async fn login(State(app): State<App>, device: Device, Json(input): Json<Login>) -> Result<Response> {
     let refused = || Error::new(&codes::INVALID_CREDENTIALS);
     // An address that cannot be one, and a password that cannot be one, still cost the time of a real try.
     let email = Email::parse(&input.email).ok();
@@ -107,20 +86,9 @@ async fn login(State(app): State<App>, Json(input): Json<Login>) -> Result<Respo
         Some(email) => users::sql::credentials(&mut *app.read().await?, email).await?,
         None => None,
     };
-    let (account, hash) = known.map_or((None, None), |(id, hash, role)| (Some((id, role)), Some(hash)));
-    let verified = app.passwords.verify(input.password, hash, context::client()).await?;
-    let (id, role) = account.filter(|_| verified.right).ok_or_else(refused)?;
-    let user = users::sql::find(&mut *app.read().await?, id).await?.ok_or_else(refused)?;
-    let token = app.auth.tokens().issue(id, Uuid::new_v4(), role, app.clock().now());
-    let signed = Signed {
-        access_token: token.expose_secret().to_owned(),
-        token_type: "Bearer".to_owned(),
-        expires_in: app.auth.tokens().expiry().as_secs(),
-        user,
-    };
-    let mut response = Envelope::of(signed).into_response();
-    // RFC 6749, 5.1: no cache keeps a token; and none is compressed beside the caller's own words.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.extensions_mut().insert(compress::Never);
-    Ok(response)
+    let (account, hash) = known.map_or((None, None), |(id, hash, _)| (Some(id), Some(hash)));
+    let verified = app.passwords.verify(input.password, hash.clone(), context::client()).await?;
+    let account = account.filter(|_| verified.right).ok_or_else(refused)?;
+    let grant = sessions::open(&app, account, hash, device).await?;
+    sessions::signed(&app, &grant).await
 }

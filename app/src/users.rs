@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
-use mainstay::auth::{Admin, Role, SignedIn};
+use mainstay::auth::{Admin, Change, Role, SignedIn};
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path, PathId, Query, parse_uuid_v4};
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,7 @@ async fn update(
     if change.role.is_some() && caller.role < Role::Admin {
         return Err(Error::new(&mainstay::error::codes::FORBIDDEN).with_message("Only administrators change roles"));
     }
-    let (database, now, deadline) = (app.database.clone(), app.clock().now(), app.deadline());
+    let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     let user = app
         .writes
         .finish(async move {
@@ -164,11 +164,14 @@ async fn update(
                 sql::set_name(&mut transaction, id, name, now).await?;
             }
             let user = sql::find(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
-            transaction.commit().await?;
+            if user.role == current.role {
+                transaction.commit().await?;
+            } else {
+                auth.commit(transaction, Change::Account(id)).await?;
+            }
             Ok::<_, Error>(user)
         })
         .await?;
-    app.auth.changed(id);
     Ok(Envelope::of(user))
 }
 
@@ -179,7 +182,7 @@ async fn update(
     responses((status = 204, description = "The account is gone"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
     caller.itself_or_admin(id)?;
-    let (database, deadline) = (app.database.clone(), app.deadline());
+    let (database, auth, deadline) = (app.database.clone(), app.auth.clone(), app.deadline());
     app.writes
         .finish(async move {
             let mut transaction = database.begin(deadline).await?;
@@ -188,10 +191,8 @@ async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path
                 sql::another_admin(&mut transaction, id).await?;
             }
             sql::delete(&mut transaction, id).await?;
-            transaction.commit().await?;
-            Ok::<_, Error>(())
+            auth.commit(transaction, Change::Account(id)).await
         })
         .await?;
-    app.auth.changed(id);
     Ok(StatusCode::NO_CONTENT)
 }

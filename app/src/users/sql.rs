@@ -5,12 +5,13 @@ use std::time::Instant;
 use jiff::Timestamp;
 use mainstay::auth::Role;
 use mainstay::auth::caller::{Accounts, RoleFuture};
+use mainstay::clock::Clock;
 use mainstay::error::{Error, Result};
 use mainstay::store::{Database, Row, Session, query};
 use uuid::Uuid;
 
 use super::{Email, PersonName, User};
-use crate::codes;
+use crate::{codes, sessions};
 
 const SELECT: &str = "SELECT u.id, u.email, u.role, p.name, u.created_at, CASE WHEN p.updated_at > u.updated_at THEN p.updated_at ELSE u.updated_at END AS changed_at \
                       FROM users u JOIN profiles p ON p.user_id = u.id";
@@ -137,16 +138,20 @@ pub async fn any(session: &mut Session) -> Result<bool> {
     Ok(query("SELECT 1 AS one FROM users LIMIT 1").fetch_optional(session).await?.is_some())
 }
 
-/// The table of accounts, as the foundation asks it.
+/// The tables of accounts and sessions, as the foundation asks them.
 #[derive(Debug, Clone)]
-pub struct AccountsTable(pub Database);
+pub struct AccountsTable {
+    /// Where they are.
+    pub database: Database,
+    /// By which sessions end.
+    pub clock: Clock,
+}
 
 impl Accounts for AccountsTable {
-    fn role(&self, account: Uuid, deadline: Option<Instant>) -> RoleFuture<'_> {
+    fn standing(&self, account: Uuid, session: Uuid, deadline: Option<Instant>) -> RoleFuture<'_> {
         Box::pin(async move {
-            let mut connection = self.0.acquire(deadline).await?;
-            let row = query("SELECT role FROM users WHERE id = $1 AND disabled_at IS NULL").bind(account).fetch_optional(&mut connection).await?;
-            row.as_ref().map(role).transpose()
+            let mut connection = self.database.acquire(deadline).await?;
+            sessions::sql::standing(&mut connection, account, session, self.clock.now()).await
         })
     }
 }

@@ -18,6 +18,7 @@ use mainstay::serve::{self, Drain, Limits, Report};
 use mainstay::store::{self, Database, Dialect, query};
 use mainstay_app::app::App;
 use mainstay_app::life;
+use mainstay_app::sessions::{self, Device};
 use mainstay_app::settings::Settings;
 use mainstay_app::users::NewAccount;
 use secrecy::ExposeSecret;
@@ -98,9 +99,14 @@ impl Ground {
 
     /// Starts the service; an empty value takes a setting back to its default.
     pub(crate) async fn start(&self, pairs: &[(&str, &str)]) -> Service {
+        self.start_at(Clock::system(), pairs).await
+    }
+
+    /// Starts the service in a time of the test's own.
+    pub(crate) async fn start_at(&self, clock: Clock, pairs: &[(&str, &str)]) -> Service {
         let pairs = self.pairs(pairs);
         let (settings, _) = Settings::read(Reader::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))).unwrap();
-        Service::start(settings).await
+        Service::start(settings, clock).await
     }
 
     /// A second way into the database, behind the service's back.
@@ -169,13 +175,15 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) id: Uuid,
+    pub(crate) session: Uuid,
+    pub(crate) refresh_token: String,
     pub(crate) client: Client,
 }
 
 impl Service {
     /// Starts the service with these settings.
-    pub(crate) async fn start(settings: Settings) -> Self {
-        let prepared = life::prepare(settings, Clock::system()).await.unwrap();
+    pub(crate) async fn start(settings: Settings, clock: Clock) -> Self {
+        let prepared = life::prepare(settings, clock).await.unwrap();
         let app = prepared.app;
         let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -197,19 +205,22 @@ impl Service {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
         let email = format!("{role}-{number}@example.com");
         let user = self.app.open_account(NewAccount::parse(&email, "Somebody", PASSWORD.into()).unwrap(), role).await.unwrap();
-        self.signed_in(user.id, role)
+        self.signed_in(user.id).await
     }
 
     /// The first administrator, signed in.
     pub(crate) async fn admin(&self) -> Account {
         let email = mainstay_app::users::Email::parse(ADMIN).unwrap();
-        let (id, _, role) = mainstay_app::users::sql::credentials(&mut self.app.read().await.unwrap(), &email).await.unwrap().unwrap();
-        self.signed_in(id, role)
+        let (id, _, _) = mainstay_app::users::sql::credentials(&mut self.app.read().await.unwrap(), &email).await.unwrap().unwrap();
+        self.signed_in(id).await
     }
 
-    fn signed_in(&self, id: Uuid, role: Role) -> Account {
-        let token = self.app.auth.tokens().issue(id, Uuid::new_v4(), role, self.app.clock().now());
-        Account { id, client: self.stranger().with_token(token.expose_secret()) }
+    /// Another session of an account.
+    pub(crate) async fn signed_in(&self, id: Uuid) -> Account {
+        let grant = sessions::open(&self.app, id, None, device()).await.unwrap();
+        let token = self.app.auth.tokens().issue(id, grant.session, grant.role, self.app.clock().now());
+        let refresh_token = grant.refresh.text().expose_secret().to_owned();
+        Account { id, session: grant.session, refresh_token, client: self.stranger().with_token(token.expose_secret()) }
     }
 
     /// Ends the service in order.
@@ -225,6 +236,11 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.drain.cut();
     }
+}
+
+/// Somebody's.
+pub(crate) fn device() -> Device {
+    Device::new("192.0.2.1".parse().unwrap(), "tests")
 }
 
 /// Waits until `holds` says yes, and fails after `deadline`.

@@ -42,5 +42,7 @@ mod openapi;
 mod products;
 mod resilience;
 mod search;
+mod sessions;
+mod standing;
 mod strangers;
 mod users;

@@ -90,7 +90,7 @@ impl FromRef<Signed> for Auth {
 struct Everyone;
 
 impl Accounts for Everyone {
-    fn role(&self, _: Uuid, _: Option<Instant>) -> RoleFuture<'_> {
+    fn standing(&self, _: Uuid, _: Uuid, _: Option<Instant>) -> RoleFuture<'_> {
         Box::pin(std::future::ready(Ok(Some(Role::User))))
     }
 }

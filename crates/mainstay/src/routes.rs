@@ -173,7 +173,9 @@ impl Routes {
                 Ok(future) => Routed::Handled(Box::pin(future)),
                 Err(error) => Routed::at_once(error),
             },
-            Match::OtherMethod(route) if context.method == Method::OPTIONS => Routed::at_once((StatusCode::NO_CONTENT, [(header::ALLOW, route.allow.clone())])),
+            Match::OtherMethod(route) if context.method == Method::OPTIONS => {
+                Routed::at_once((StatusCode::NO_CONTENT, [(header::ALLOW, route.allow.clone())]))
+            }
             Match::OtherMethod(route) => Routed::at_once(Error::new(&codes::METHOD_NOT_ALLOWED).with_header(header::ALLOW, route.allow.clone())),
             Match::Unknown => {
                 // The target is the caller's text: shortened, and JSON escapes the rest.

@@ -155,6 +155,7 @@ on! { postgres_only, Postgres:
     a_resetting_server_is_an_error_in_time_and_recovers
     a_slow_network_ends_at_the_deadline
     json_columns_of_both_kinds_are_read
+    a_listener_hears_what_was_committed_and_nothing_else
 }
 
 on! { sqlite_only, Sqlite:
@@ -1045,4 +1046,25 @@ async fn readers_see_the_last_commit_while_a_write_is_open(ground: Arc<Ground>) 
     // Even a write that slips through as a read is refused by a reader.
     let mut connection = database.acquire(None).await.unwrap();
     query("INSERT INTO things (id) VALUES (2) RETURNING id").fetch_one(&mut connection).await.unwrap_err();
+}
+
+async fn a_listener_hears_what_was_committed_and_nothing_else(ground: Arc<Ground>) {
+    let database = ground.open().await;
+    let mut listener = database.listen("news").await.unwrap();
+    let tell = |text: &'static str| query("SELECT pg_notify('news', $1)::text AS told").bind(text);
+    let mut kept = database.begin(None).await.unwrap();
+    tell("kept").fetch_one(&mut kept).await.unwrap();
+    let mut dropped = database.begin(None).await.unwrap();
+    tell("dropped").fetch_one(&mut dropped).await.unwrap();
+    dropped.rollback().await.unwrap();
+    let soon = || Instant::now() + Duration::from_secs(10);
+    // An answer after the notification was sent, and nothing heard: it is not here before the commit.
+    listener.ping(soon()).await.unwrap();
+    assert_eq!(listener.waiting(), None);
+    kept.commit().await.unwrap();
+    assert_eq!(listener.next(soon()).await.unwrap().as_deref(), Some("kept"));
+    assert_eq!(listener.next(Instant::now()).await.unwrap(), None);
+    let end = "SELECT count(pg_terminate_backend(pid)) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    query(end).fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap();
+    assert!(matches!(listener.next(soon()).await, Err(Error::Unavailable(_))), "a connection that was lost is not replaced in silence");
 }

@@ -5,32 +5,29 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{FromRef, FromRequestParts};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
-use moka::sync::Cache;
 use uuid::Uuid;
 
-use super::{Role, Tokens};
+use super::standing::Standings;
+use super::told::{Ear, Hearing};
+use super::{Change, Role, Tokens};
 use crate::clock::Clock;
 use crate::context;
 use crate::error::{Error, Result, codes};
 use crate::stack::rate_limit::Quota;
+use crate::store::{Database, Transaction};
 
-/// What an account may do is asked of the database again after this time, so a change made behind this instance's back is seen that late at most.
-const STANDING_TTL: Duration = Duration::from_secs(5);
-/// Accounts remembered; 48 bytes each.
-const STANDING_MAX: u64 = 100_000;
-
-/// The answer of [`Accounts::role`].
+/// The answer of [`Accounts::standing`].
 pub type RoleFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<Role>>> + Send + 'a>>;
 
-/// Where accounts are kept: the service's own table.
+/// Where accounts and their sessions are kept: the service's own tables.
 pub trait Accounts: Send + Sync + 'static {
-    /// The role of an account that exists and may sign in.
-    fn role(&self, account: Uuid, deadline: Option<Instant>) -> RoleFuture<'_>;
+    /// The role of an account that exists and may sign in, if this session of it has not ended. One query: it is on the way of requests.
+    fn standing(&self, account: Uuid, session: Uuid, deadline: Option<Instant>) -> RoleFuture<'_>;
 }
 
 /// Finds out who is asking. Part of a service's state.
@@ -42,15 +39,31 @@ struct Inner {
     clock: Clock,
     accounts: Box<dyn Accounts>,
     quota: Quota<Uuid>,
-    standings: Cache<Uuid, Option<Role>>,
-    changes: AtomicU64,
+    standings: Arc<Standings>,
+    ear: Ear,
+    asked: AtomicU64,
 }
 
 impl Auth {
     /// Verifies `tokens` and asks `accounts`; each account may make as many requests as `quota` says.
     pub fn new(tokens: Tokens, clock: Clock, accounts: impl Accounts, quota: Quota<Uuid>) -> Self {
-        let standings = Cache::builder().max_capacity(STANDING_MAX).time_to_live(STANDING_TTL).build();
-        Self(Arc::new(Inner { tokens, clock, accounts: Box::new(accounts), quota, standings, changes: AtomicU64::new(0) }))
+        let standings = Arc::new(Standings::new(Instant::now()));
+        let ear = Ear::new(standings.clone());
+        Self(Arc::new(Inner { tokens, clock, accounts: Box::new(accounts), quota, standings, ear, asked: AtomicU64::new(0) }))
+    }
+
+    /// Listens from now on to the changes that other instances make in this database, as long as this value lives. It takes one connection beside the pool
+    /// ([`crate::store::check_arithmetic`] counts it). On SQLite there are no other instances.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn listen(&self, database: &Database) {
+        self.0.ear.listen(database);
+    }
+
+    /// Does this instance hear of the changes that others make?
+    pub fn hearing(&self) -> Hearing {
+        self.0.ear.hearing()
     }
 
     /// The tokens of this service.
@@ -63,22 +76,46 @@ impl Auth {
         &self.0.clock
     }
 
-    /// Says that an account changed: its next request asks the database.
-    pub fn changed(&self, account: Uuid) {
-        // Counted before the entry goes: a reader that began earlier will not put its old answer back.
-        self.0.changes.fetch_add(1, Ordering::SeqCst);
-        self.0.standings.invalidate(&account);
+    /// Commits a transaction that changes somebody's standing, and returns when the change counts: here at once, elsewhere 50 ms after this
+    /// instance has heard of it, or after a quarter of a second, when no instance that hears nothing believes anymore what it knew before.
+    ///
+    /// # Errors
+    /// Those of [`Transaction::commit`].
+    pub async fn commit(&self, mut transaction: Transaction, change: Change) -> Result<()> {
+        let expected = self.0.ear.expect(&mut transaction).await?;
+        let outcome = transaction.commit().await;
+        // Even if the commit failed: nobody may know whether it did.
+        self.0.standings.forget(change);
+        outcome?;
+        if let Some(expected) = expected {
+            expected.heard().await;
+        }
+        Ok(())
     }
 
-    async fn standing(&self, account: Uuid, deadline: Option<Instant>) -> Result<Option<Role>> {
-        if let Some(standing) = self.0.standings.get(&account) {
+    /// Sets the metrics `mainstay_standing_*`; call it when the metrics are read.
+    pub fn record_metrics(&self) {
+        let (heard, interruptions) = self.0.ear.counts();
+        metrics::counter!("mainstay_standing_reads_total").absolute(self.asked());
+        metrics::counter!("mainstay_standing_news_total").absolute(heard);
+        metrics::counter!("mainstay_standing_interruptions_total").absolute(interruptions);
+        metrics::gauge!("mainstay_standing_heard").set(f64::from(u8::from(self.hearing() != Hearing::Lost)));
+    }
+
+    /// How often the database was asked for somebody's standing.
+    pub fn asked(&self) -> u64 {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+
+    async fn standing(&self, account: Uuid, session: Uuid, deadline: Option<Instant>) -> Result<Option<Role>> {
+        let now = Instant::now();
+        if let Some(standing) = self.0.standings.get(account, session, now) {
             return Ok(standing);
         }
-        let before = self.0.changes.load(Ordering::SeqCst);
-        let standing = self.0.accounts.role(account, deadline).await?;
-        if self.0.changes.load(Ordering::SeqCst) == before {
-            self.0.standings.insert(account, standing);
-        }
+        let ticket = self.0.standings.ask(account, now);
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
+        let standing = self.0.accounts.standing(account, session, deadline).await?;
+        self.0.standings.keep(account, session, standing, &ticket);
         Ok(standing)
     }
 
@@ -87,14 +124,15 @@ impl Auth {
         let token = bearer(headers)?;
         let claims = self.0.tokens.verify_with_look(token, self.0.clock.now()).await.map_err(|refused| invalid_token().caused_by(refused))?;
         let deadline = context.as_ref().and_then(|context| context.deadline());
-        let role = self.standing(claims.subject, deadline).await?.ok_or_else(|| invalid_token().caused_by("unknown or disabled account"))?;
+        let standing = self.standing(claims.subject, claims.session, deadline).await?;
+        let role = standing.ok_or_else(|| invalid_token().caused_by("unknown or disabled account, or its session has ended"))?;
         if let Some(context) = context {
             context.set_account(claims.subject);
             if !context.route.unlimited() {
                 self.0.quota.take(claims.subject, context.started)?;
             }
         }
-        Ok(SignedIn { account: claims.subject, role })
+        Ok(SignedIn { account: claims.subject, session: claims.session, role })
     }
 }
 
@@ -125,6 +163,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str> {
 pub struct SignedIn {
     /// The account.
     pub account: Uuid,
+    /// Its session, to which the token belongs.
+    pub session: Uuid,
     /// Its role, as the database has it.
     pub role: Role,
 }

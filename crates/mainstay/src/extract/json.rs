@@ -1,8 +1,7 @@
 //! The body as JSON.
 
-
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, OptionalFromRequest, Request};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body as _;
@@ -28,6 +27,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             return Err(Error::new(&codes::MISSING_BODY));
         }
         from_value(strict::parse(&bytes)?).map(Self)
+    }
+}
+
+/// For bodies that may be left out: an empty one is none, whatever type it is said to have.
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Option<Self>, Error> {
+        let (parts, body) = request.into_parts();
+        // Who says what it is is refused before it is read; who says nothing may have nothing to say.
+        if parts.headers.contains_key(header::CONTENT_TYPE) {
+            check_media_type(&parts.headers)?;
+        }
+        let bytes = read(body).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        check_media_type(&parts.headers)?;
+        from_value(strict::parse(&bytes)?).map(Self).map(Some)
     }
 }
 
@@ -119,7 +137,25 @@ mod tests {
 
     async fn extract(content_type: &str, body: &'static str) -> Result<Wanted, Error> {
         let request = HttpRequest::post("/").header(header::CONTENT_TYPE, content_type).body(Body::from(body)).unwrap();
-        Json::from_request(request, &()).await.map(|Json(wanted)| wanted)
+        <Json<Wanted> as FromRequest<()>>::from_request(request, &()).await.map(|Json(wanted)| wanted)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_may_be_left_out_is_none_or_a_whole_one() {
+        let extract = async |content_type: Option<&str>, body: &'static str| {
+            let mut request = HttpRequest::post("/");
+            if let Some(content_type) = content_type {
+                request = request.header(header::CONTENT_TYPE, content_type);
+            }
+            let read = <Json<Wanted> as OptionalFromRequest<()>>::from_request(request.body(Body::from(body)).unwrap(), &()).await;
+            read.map(|read| read.map(|Json(wanted)| wanted.name)).map_err(|error| error.code().name)
+        };
+        assert_eq!(extract(None, "").await, Ok(None));
+        assert_eq!(extract(Some("application/json"), "").await, Ok(None));
+        assert_eq!(extract(Some("application/json"), r#"{"name":"x"}"#).await, Ok(Some("x".to_owned())));
+        assert_eq!(extract(None, r#"{"name":"x"}"#).await, Err("unsupported_media_type"));
+        assert_eq!(extract(Some("text/plain"), "").await, Err("unsupported_media_type"));
+        assert_eq!(extract(Some("application/json"), "{").await, Err("invalid_json"));
     }
 
     #[tokio::test]

@@ -89,7 +89,8 @@ impl Layer for Cors {
 
     fn request(&self, request: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Grant> {
         let grant = self.grant(context.origin.as_ref());
-        let asks = context.method == Method::OPTIONS && context.origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let asks =
+            context.method == Method::OPTIONS && context.origin.is_some() && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         if asks && context.fault.is_none() { ControlFlow::Break(self.preflight(request.headers(), grant)) } else { ControlFlow::Continue(grant) }
     }
 

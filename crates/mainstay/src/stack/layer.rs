@@ -269,12 +269,7 @@ impl<L: Layer, C: Chain> Chain for Within<L, C> {
     }
 
     #[inline]
-    fn wait(
-        &self,
-        (own, within): &mut Self::Visit,
-        task: &mut Task<'_>,
-        inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>,
-    ) -> Poll<Response> {
+    fn wait(&self, (own, within): &mut Self::Visit, task: &mut Task<'_>, inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>) -> Poll<Response> {
         self.layer.wait(own, task, |task| {
             let waited = self.layer.guard(|| self.inside.wait(within, task, inside));
             waited.unwrap_or_else(|error| Poll::Ready(error.into_response()))

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use super::{Layer, Outgoing};
 use super::closed::lay_over;
+use super::{Layer, Outgoing};
 use crate::config::ContentPolicy;
 use crate::context::Context;
 

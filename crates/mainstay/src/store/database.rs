@@ -3,10 +3,11 @@
 use super::Dialect;
 use super::error::Error;
 use super::limits::ConnectionLimits;
+use super::listen::Listener;
 use super::pool::{Limits, Opener, Pool};
 use super::query::query;
 use super::session::{Connection, Role, Session, Transaction};
-use super::settings::{Settings, Target, create_sqlite_file};
+use super::settings::{Postgres, Settings, Target, create_sqlite_file};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -38,6 +39,8 @@ struct Shared {
     reader: Arc<Pool>,
     /// The same pool as `reader` on PostgreSQL.
     writer: Arc<Pool>,
+    /// How a connection beside the pool is opened; none on SQLite.
+    beside: Option<Box<Postgres>>,
     tending: AbortHandle,
     news: Notify,
 }
@@ -92,7 +95,11 @@ impl Database {
         drop(reader.acquire(None).await?);
         let tending = tokio::spawn(tend(Arc::clone(&reader), Arc::clone(&writer))).abort_handle();
         let statement_timeout = settings.statement_timeout;
-        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, tending, news: Notify::new() })))
+        let beside = match settings.target()? {
+            Target::Postgres(options) => Some(options),
+            Target::Sqlite(_) => None,
+        };
+        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, beside, tending, news: Notify::new() })))
     }
 
     /// Which database this is.
@@ -135,6 +142,17 @@ impl Database {
         let deadline = Instant::now() + PING_TIMEOUT;
         let mut connection = self.acquire(Some(deadline)).await?;
         query("SELECT 1").fetch_one(&mut connection).await.map(drop)
+    }
+
+    /// Listens to notifications on a channel of PostgreSQL, on a connection of its own beside the pool.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when none can be had within two seconds, [`Error::Misuse`] on SQLite, which has no channels.
+    pub async fn listen(&self, channel: &str) -> Result<Listener, Error> {
+        match &self.0.beside {
+            Some(options) => Listener::connect(options, channel).await,
+            None => Err(Error::Misuse("SQLite has no notifications")),
+        }
     }
 
     /// How full the pools are; readers and writer together on SQLite.

@@ -12,12 +12,15 @@ pub struct ConnectionLimits {
     pub reserved: u64,
 }
 
+/// Connections of one instance beside its pool: the one that listens ([`super::Database::listen`]).
+const BESIDE_POOL: u64 = 1;
+
 /// The instances want more connections than there are; `Display` spells the sum out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arithmetic {
     /// Instances that share the database.
     pub instances: u64,
-    /// Connections each may open.
+    /// Connections that the pool of each may open; each opens one more, to listen.
     pub pool_max: u64,
     /// What the server has.
     pub limits: ConnectionLimits,
@@ -26,15 +29,15 @@ pub struct Arithmetic {
 impl fmt::Display for Arithmetic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Arithmetic { instances, pool_max, limits: ConnectionLimits { max_connections, reserved } } = *self;
-        let wanted = instances.saturating_mul(pool_max);
+        let wanted = wanted(instances, pool_max);
         let usable = max_connections.saturating_sub(reserved);
         write!(
             f,
-            "{instances} instances x {pool_max} connections = {wanted}, but the database allows max_connections \
-             {max_connections} - {reserved} reserved = {usable}; "
+            "{instances} instances x ({pool_max} connections + {BESIDE_POOL} that listens) = {wanted}, but the database allows \
+             max_connections {max_connections} - {reserved} reserved = {usable}; "
         )?;
         match usable.checked_div(instances) {
-            Some(fits) if fits > 0 => write!(f, "set the pool to at most {fits}, or raise max_connections"),
+            Some(fits) if fits > BESIDE_POOL => write!(f, "set the pool to at most {}, or raise max_connections", fits - BESIDE_POOL),
             _ => write!(f, "run fewer instances, or raise max_connections"),
         }
     }
@@ -42,12 +45,16 @@ impl fmt::Display for Arithmetic {
 
 impl std::error::Error for Arithmetic {}
 
+fn wanted(instances: u64, pool_max: u64) -> u64 {
+    instances.saturating_mul(pool_max.saturating_add(BESIDE_POOL))
+}
+
 /// Refuses more instances and connections than the database has room for.
 ///
 /// # Errors
-/// [`Arithmetic`] when `instances * pool_max > max_connections - reserved`.
+/// [`Arithmetic`] when `instances * (pool_max + 1) > max_connections - reserved`: each instance has one connection that listens.
 pub fn check_arithmetic(instances: u64, pool_max: u64, max_connections: u64, reserved: u64) -> Result<(), Arithmetic> {
-    let fits = instances.saturating_mul(pool_max) <= max_connections.saturating_sub(reserved);
+    let fits = wanted(instances, pool_max) <= max_connections.saturating_sub(reserved);
     let limits = ConnectionLimits { max_connections, reserved };
     if fits { Ok(()) } else { Err(Arithmetic { instances, pool_max, limits }) }
 }
@@ -62,8 +69,8 @@ mod tests {
         let refused = check_arithmetic(5, 20, 100, 3).unwrap_err().to_string();
         assert_eq!(
             refused,
-            "5 instances x 20 connections = 100, but the database allows max_connections 100 - 3 reserved = 97; \
-             set the pool to at most 19, or raise max_connections"
+            "5 instances x (20 connections + 1 that listens) = 105, but the database allows max_connections 100 - 3 reserved = 97; \
+             set the pool to at most 18, or raise max_connections"
         );
     }
 

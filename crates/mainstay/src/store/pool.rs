@@ -25,7 +25,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection not made by then never will be; the first repetition of a lost SYN comes after 1 s (RFC 6298 2.1).
 /// A shorter acquire timeout bounds it further.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two attempts to open an SQLite file that another process is setting up.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);

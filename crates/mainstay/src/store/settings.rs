@@ -104,6 +104,11 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
+    /// For a connection on which nothing runs that would have to be watched.
+    pub(super) fn plain(&self) -> PgConnectOptions {
+        self.plain.clone()
+    }
+
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         if self.unwatchable.load(Ordering::Relaxed) {
             return self.plain.connect().await;

@@ -26,7 +26,7 @@ const USER: Uuid = Uuid::from_u128(7);
 struct Everyone;
 
 impl Accounts for Everyone {
-    fn role(&self, account: Uuid, _: Option<Instant>) -> RoleFuture<'_> {
+    fn standing(&self, account: Uuid, _: Uuid, _: Option<Instant>) -> RoleFuture<'_> {
         Box::pin(async move { Ok((account == USER).then_some(Role::User)) })
     }
 }
