@@ -8,16 +8,21 @@ use axum::routing::get;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use mainstay::error::{Error, codes};
-use rust_embed::RustEmbed;
 use utoipa::openapi::OpenApi;
 
 /// The patterns of the page, which the document does not list.
 pub const PATHS: &[&str] = &["/", "/docs", "/docs/{file}", "/openapi.json"];
 
-#[derive(RustEmbed)]
-#[folder = "assets/docs"]
-#[exclude = "README.md"]
-struct Assets;
+/// The files of the page: name, media type, content.
+static FILES: [(&str, &str, &[u8]); 7] = [
+    ("index.html", "text/html; charset=utf-8", include_bytes!("../assets/docs/index.html")),
+    ("docs.css", "text/css; charset=utf-8", include_bytes!("../assets/docs/docs.css")),
+    ("docs.js", "text/javascript; charset=utf-8", include_bytes!("../assets/docs/docs.js")),
+    ("favicon.svg", "image/svg+xml", include_bytes!("../assets/docs/favicon.svg")),
+    ("swagger-ui.css", "text/css; charset=utf-8", include_bytes!("../assets/docs/swagger-ui.css")),
+    ("swagger-ui-bundle.js", "text/javascript; charset=utf-8", include_bytes!("../assets/docs/swagger-ui-bundle.js")),
+    ("swagger-ui-bundle.js.LICENSE.txt", "text/plain; charset=utf-8", include_bytes!("../assets/docs/swagger-ui-bundle.js.LICENSE.txt")),
+];
 
 /// The page, its files and the document.
 pub fn router(document: &OpenApi) -> Router {
@@ -31,16 +36,11 @@ pub fn router(document: &OpenApi) -> Router {
 }
 
 fn file(name: &str) -> Response {
-    let Some(found) = Assets::get(name) else {
+    let Some((_, media, content)) = FILES.iter().find(|(known, ..)| *known == name) else {
         return Error::new(&codes::ROUTE_NOT_FOUND).into_response();
     };
-    let media = HeaderValue::try_from(found.metadata.mimetype()).unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let body = match found.data {
-        std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
-        std::borrow::Cow::Owned(bytes) => Bytes::from(bytes),
-    };
-    let mut response = Response::new(Body::from(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, media);
+    let mut response = Response::new(Body::from(Bytes::from_static(content)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
     // Asked again after an upgrade, not at every visit.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
     response
