@@ -20,8 +20,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
-use super::{Layer, Outgoing};
 use super::overload::overloaded;
+use super::{Layer, Outgoing};
 use crate::context::Context;
 use crate::error::{Error, Report, codes};
 

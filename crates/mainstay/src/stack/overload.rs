@@ -16,8 +16,8 @@ use bytes::Bytes;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{Layer, Outgoing};
 use super::body_limit::BodyFault;
+use super::{Layer, Outgoing};
 use crate::context::Context;
 use crate::error::{Error, codes};
 
