@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use uuid::Uuid;
@@ -21,30 +20,43 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request's id: the caller's if it is well formed, else our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+pub struct RequestId(Id);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Id {
+    /// 32 hexadecimal digits of our own.
+    Fresh([u8; 32]),
+    Given(HeaderValue),
+}
 
 impl RequestId {
     /// The id from `x-request-id` (1 to 128 letters, digits, `-`, `_`, `.`), else the trace id of `traceparent` (W3C Trace Context, 3.2), else `fresh`.
     fn from_fields(fields: &Fields<'_>, fresh: impl FnOnce() -> u128) -> Self {
         if let Some(given) = fields.request_id.filter(|id| well_formed(id.as_bytes())) {
-            return Self(given.clone());
+            return Self(Id::Given(given.clone()));
         }
         if let Some(trace) = fields.traceparent.and_then(|value| trace_id(value.as_bytes())) {
-            return Self(HeaderValue::from_bytes(trace).unwrap_or(HeaderValue::from_static("-")));
+            return Self(Id::Given(HeaderValue::from_bytes(trace).unwrap_or(HeaderValue::from_static("-"))));
         }
         let mut text = [0; 32];
         Uuid::from_u128(fresh()).simple().encode_lower(&mut text);
-        Self(HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text)).unwrap_or(HeaderValue::from_static("-")))
+        Self(Id::Fresh(text))
     }
 
     /// The id as it is logged.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or("-")
+        match &self.0 {
+            Id::Fresh(text) => std::str::from_utf8(text).unwrap_or("-"),
+            Id::Given(value) => value.to_str().unwrap_or("-"),
+        }
     }
 
     /// The id as it is sent.
     pub fn header(&self) -> HeaderValue {
-        self.0.clone()
+        match &self.0 {
+            Id::Fresh(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("-")),
+            Id::Given(value) => value.clone(),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
 use http::{HeaderValue, Method, Request, StatusCode, header};
+use pin_project_lite::pin_project;
 use tower::Service;
 use utoipa::openapi::OpenApi;
 
@@ -139,25 +140,28 @@ impl Routes {
     }
 }
 
-/// What the routes make of a request.
-pub(crate) enum Routed {
-    /// No handler was asked.
-    Answered(Option<Response>),
-    /// A handler works on it. Boxed: it holds the whole request.
-    Handled(Pin<Box<RouteFuture<Infallible>>>),
+pin_project! {
+    /// What the routes make of a request.
+    #[project = RoutedNow]
+    pub(crate) enum Routed {
+        /// No handler was asked.
+        Answered { response: Option<Response> },
+        /// A handler works on it.
+        Handled { #[pin] future: RouteFuture<Infallible> },
+    }
 }
 
 impl Routed {
     fn at_once(answer: impl IntoResponse) -> Self {
-        Self::Answered(Some(answer.into_response()))
+        Self::Answered { response: Some(answer.into_response()) }
     }
 
     /// The answer. A panic of the handler is one too: caught here, it leaves through every layer.
-    pub(crate) fn poll(&mut self, task: &mut Task<'_>) -> Poll<Response> {
-        match self {
+    pub(crate) fn poll(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Response> {
+        match self.project() {
             // Polled after completion, which no caller does.
-            Self::Answered(response) => response.take().map_or(Poll::Pending, Poll::Ready),
-            Self::Handled(future) => match panic::catch(|| future.as_mut().poll(task)) {
+            RoutedNow::Answered { response } => response.take().map_or(Poll::Pending, Poll::Ready),
+            RoutedNow::Handled { future } => match panic::catch(|| future.poll(task)) {
                 Ok(polled) => polled.map(|Ok(response)| response),
                 Err(error) => Poll::Ready(error.into_response()),
             },
@@ -170,7 +174,7 @@ impl Routes {
     pub(crate) fn call(&mut self, request: Request<Body>, context: &Context) -> Routed {
         match &context.route {
             Match::Found(_) => match panic::catch(|| self.router.call(request)) {
-                Ok(future) => Routed::Handled(Box::pin(future)),
+                Ok(future) => Routed::Handled { future },
                 Err(error) => Routed::at_once(error),
             },
             Match::OtherMethod(route) if context.method == Method::OPTIONS => {

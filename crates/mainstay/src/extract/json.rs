@@ -81,8 +81,11 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
     };
     let value = value.to_str().unwrap_or_default();
     let mut parts = value.split(';').map(str::trim);
-    let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let json = media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"));
+    let media = parts.next().unwrap_or_default();
+    let json = media.eq_ignore_ascii_case("application/json") || {
+        let media = media.to_ascii_lowercase();
+        media.starts_with("application/") && media.ends_with("+json")
+    };
     if !json {
         return unsupported("Content-Type must be application/json");
     }
@@ -99,16 +102,22 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Error> {
 async fn read(mut body: Body) -> Result<Bytes, Error> {
     // What is announced is believed only as far as memory is cheap; the rest has to come first.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0).min(64 * 1024);
-    let mut bytes = BytesMut::with_capacity(announced);
+    let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| match fault_of(&error) {
             Some(fault) => fault.into_error(),
             // The client left, or its chunks are malformed: what follows cannot be understood.
             None => Error::new(&codes::MALFORMED_REQUEST).with_message("Request body could not be read").caused_by(error).closing(),
         })?;
-        if let Some(data) = frame.data_ref() {
-            bytes.extend_from_slice(data);
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.is_empty() {
+            // Most bodies come whole with their first piece.
+            if body.is_end_stream() {
+                return Ok(data);
+            }
+            bytes.reserve(announced.max(data.len()));
         }
+        bytes.extend_from_slice(&data);
     }
     Ok(bytes.freeze())
 }

@@ -108,7 +108,7 @@ impl Access<'_> {
         }
         put(line, r#","route":""#, self.route);
         put(line, r#"","status":"#, itoa::Buffer::new().format(self.status()));
-        put(line, r#","duration_us":"#, itoa::Buffer::new().format(self.duration.as_micros()));
+        put(line, r#","duration_us":"#, itoa::Buffer::new().format(u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)));
         put(line, r#","address":""#, "");
         write_address(line, self.client)?;
         line.push(b'"');

@@ -1,7 +1,7 @@
 //! What every request counts: how many, with which status, how long. Plain atomics per route: a request costs four additions and no look-up by name.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -16,7 +16,7 @@ const STATUSES: usize = 500;
 pub(crate) struct Requests {
     /// One per route, and the last for all unknown ones: no stranger chooses our labels.
     routes: Box<[PerRoute]>,
-    in_flight: AtomicI64,
+    begun: AtomicU64,
 }
 
 struct PerRoute {
@@ -41,17 +41,22 @@ impl PerRoute {
 impl Requests {
     pub(super) fn new(table: &RouteTable) -> Self {
         let routes = table.all.iter().map(|route| PerRoute::new(&route.pattern)).chain([PerRoute::new("unknown")]).collect();
-        Self { routes, in_flight: AtomicI64::new(0) }
+        Self { routes, begun: AtomicU64::new(0) }
+    }
+
+    /// Requests that began and did not end: what is counted anyway says it.
+    fn in_flight(&self) -> u64 {
+        let ended: u64 = self.routes.iter().flat_map(|route| &route.buckets).map(|count| count.load(Relaxed)).sum();
+        self.begun.load(Relaxed).saturating_sub(ended)
     }
 
     /// A request began.
     pub(crate) fn begin(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
     }
 
     /// A request ended: with a status, or without one because its client left.
     pub(crate) fn end(&self, route: Option<usize>, status: Option<StatusCode>, took: Duration) {
-        self.in_flight.fetch_sub(1, Relaxed);
         let Some(per_route) = route.and_then(|index| self.routes.get(index)).or(self.routes.last()) else { return };
         // 499: the client closed the request, as nginx counts it.
         let status = status.map_or(499, |status| status.as_u16());
@@ -72,7 +77,7 @@ impl fmt::Display for Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "# HELP mainstay_http_requests_in_flight Requests being worked on")?;
         writeln!(f, "# TYPE mainstay_http_requests_in_flight gauge")?;
-        writeln!(f, "mainstay_http_requests_in_flight {}\n", self.in_flight.load(Relaxed))?;
+        writeln!(f, "mainstay_http_requests_in_flight {}\n", self.in_flight())?;
         writeln!(f, "# HELP mainstay_http_requests_total Requests answered, by route and status; 499: the client left first")?;
         writeln!(f, "# TYPE mainstay_http_requests_total counter")?;
         for PerRoute { pattern, by_status, .. } in &self.routes {
@@ -116,7 +121,7 @@ mod tests {
 
     #[test]
     fn buckets_add_up_and_every_end_is_counted_once() {
-        let requests = Requests { routes: [PerRoute::new("/a"), PerRoute::new("unknown")].into(), in_flight: AtomicI64::new(0) };
+        let requests = Requests { routes: [PerRoute::new("/a"), PerRoute::new("unknown")].into(), begun: AtomicU64::new(0) };
         for (route, status, took_ms) in [(Some(0), Some(StatusCode::OK), 1), (Some(0), Some(StatusCode::OK), 40_000), (None, None, 3)] {
             requests.begin();
             requests.end(route, status, Duration::from_millis(took_ms));

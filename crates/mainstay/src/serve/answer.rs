@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
-use super::Peer;
+use super::{Peer, Reply};
 use crate::context::REQUEST_ID;
 
 /// The most that an answer to a fault may hold, in bytes: an error in the one form is a few hundred.
@@ -24,7 +24,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 /// What [`serve`](super::serve) asks of a service: an answer to each request, and to each fault of a head at once.
 pub trait Stack: Clone + Send + 'static {
     /// An answer in the making.
-    type Future: Future<Output = Response<Body>> + Send + 'static;
+    type Future: Future<Output = Reply<Body>> + Send + 'static;
 
     /// A request has come. Each connection has a copy of the service of its own.
     fn call(&mut self, peer: Peer, request: Request<Body>) -> Self::Future;
@@ -57,10 +57,10 @@ impl<S> Future for PlainFuture<S>
 where
     S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
-    type Output = Response<Body>;
+    type Output = Reply<Body>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
-        self.project().future.poll(cx).map(|Ok(response)| response)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply<Body>> {
+        self.project().future.poll(cx).map(|Ok(response)| response.into())
     }
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn to_fault<S: Stack>(service: &S, peer: Peer, legible: HeaderMap) ->
     let Poll::Ready(answer) = pin!(service.clone().call(peer, request)).poll(&mut cx) else {
         return None;
     };
-    let (mut head, body) = answer.into_parts();
+    let (mut head, body) = answer.into_response().into_parts();
     let mut body = pin!(body);
     let mut content = Vec::new();
     loop {

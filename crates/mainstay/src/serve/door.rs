@@ -12,13 +12,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
-use super::Peer;
 use super::answer::Stack;
 use super::body::{AnswerBody, Flight, RequestBody, poll_left_unread};
 use super::head::{self, Framing, check};
 use super::limits::Limits;
 use super::raw::RawHead;
 use super::shared::Shared;
+use super::{Peer, Reply};
 
 /// Turns of hyper's loop that an unread body gets to show its end: a few chunks and the last one.
 const TURNS: u8 = 4;
@@ -52,7 +52,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
         });
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
         let state = State::Running { future: service.call(peer, request) };
-        Answer { state, flight: Some(flight), closes: fault.is_some(), turns: TURNS }
+        Answer { state, flight: Some(flight), closes: fault.is_some(), asks, turns: TURNS }
     }
 }
 
@@ -64,6 +64,8 @@ pin_project! {
         // Ends with the answer's body, or here if there never is one.
         flight: Option<Flight>,
         closes: bool,
+        // hyper may have written `100 Continue`, which has a status line, too.
+        asks: bool,
         turns: u8,
     }
 }
@@ -73,7 +75,7 @@ pin_project! {
     enum State<S: Stack> {
         Running { #[pin] future: S::Future },
         // The answer is there; the end of the request is not.
-        Unread { response: Option<Response<Body>> },
+        Unread { reply: Option<Reply<Body>> },
     }
 }
 
@@ -82,29 +84,34 @@ impl<S: Stack> Future for Answer<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let mut response = match this.state.as_mut().project() {
+        let mut reply = match this.state.as_mut().project() {
             StateNow::Running { future } => Some(ready!(future.poll(cx))),
-            StateNow::Unread { response } => response.take(),
+            StateNow::Unread { reply } => reply.take(),
         };
         // Both are there until the future has ended, and it is not polled afterwards.
-        let (Some(answer), Some(flight)) = (response.as_mut(), this.flight.as_ref()) else {
+        let (Some(answer), Some(flight)) = (reply.as_mut(), this.flight.as_ref()) else {
             return Poll::Pending;
         };
         if !flight.0.is_http2() {
             let closes = *this.closes || flight.0.drain.has_begun();
             match if closes { Poll::Ready(true) } else { poll_left_unread(&flight.0, this.turns, cx) } {
                 Poll::Ready(true) => {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    answer.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Poll::Ready(false) => {}
                 Poll::Pending => {
-                    this.state.set(State::Unread { response });
+                    this.state.set(State::Unread { reply });
                     return Poll::Pending;
                 }
             }
         }
-        match (response, this.flight.take()) {
-            (Some(response), Some(flight)) => Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, flight)))),
+        match (reply, this.flight.take()) {
+            (Some(mut reply), Some(flight)) => {
+                if !*this.asks {
+                    reply.lines = reply.lines.and_then(|lines| flight.0.write_behind_status(lines));
+                }
+                Poll::Ready(Ok(reply.into_response().map(|body| AnswerBody::new(body, flight))))
+            }
             _ => Poll::Pending,
         }
     }

@@ -21,6 +21,7 @@ mod door;
 mod drain;
 mod head;
 mod limits;
+mod lines;
 mod raw;
 mod registry;
 mod shared;
@@ -31,6 +32,7 @@ pub use answer::{Plain, Stack};
 pub use drain::Drain;
 pub use head::HeadFault;
 pub use limits::Limits;
+pub use lines::{Constant, Lines, Reply};
 
 use std::net::SocketAddr;
 

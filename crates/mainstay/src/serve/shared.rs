@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::deadline::{Ms, Sight};
 use super::drain::Drain;
+use super::lines::Lines;
 use super::raw::Tail;
 
 /// The state of one connection.
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     /// End with a reset, so that the kernel does not go on sending to a client that does not read.
     pub(crate) reset: AtomicBool,
     tail: Mutex<Tail>,
+    /// What the next write of hyper, which begins with a status line, shall carry behind it (HTTP/1.1).
+    lines: Mutex<Option<Lines>>,
     /// The request body that the service dropped unread (HTTP/1.1).
     pub(crate) unread: Mutex<Option<Incoming>>,
     /// The waker of the connection's task: a task has one for life.
@@ -83,6 +86,7 @@ impl Shared {
             evicted: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             tail: Mutex::new(Tail::default()),
+            lines: Mutex::new(None),
             unread: Mutex::new(None),
             waker: OnceLock::new(),
         }
@@ -118,6 +122,24 @@ impl Shared {
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
         // Nothing panics while it is held; if it did, the bytes would still only be compared.
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the wire put these lines behind the status line of the answer that hyper gets now. Gives them back when it cannot: over HTTP/2, and when
+    /// something of an earlier answer may lie in hyper's buffer, so that its next write would begin with that.
+    pub(crate) fn write_behind_status(&self, lines: Lines) -> Option<Lines> {
+        if self.is_http2() || self.dirty.load(Relaxed) {
+            return Some(lines);
+        }
+        self.set_lines(Some(lines));
+        None
+    }
+
+    pub(crate) fn set_lines(&self, lines: Option<Lines>) {
+        *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = lines;
+    }
+
+    pub(crate) fn take_lines(&self) -> Option<Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// There was nothing to read.

@@ -18,10 +18,13 @@ use super::Peer;
 use super::answer::{self, Stack};
 use super::head::{self, HeadFault};
 use super::limits::Limits;
+use super::lines::Lines;
 use super::shared::Shared;
 
 /// What is copied together before it is written, in bytes: most answers with their heads.
 const GATHERED_BYTES_MAX: usize = 2048;
+/// Pieces of one write that begins an answer: a head in four, and more of its body than hyper gathers before it writes.
+const PIECES_MAX: usize = 16;
 
 thread_local! {
     /// What is being gathered; its memory serves the next answer.
@@ -104,6 +107,48 @@ impl<S: Stack> Wire<S> {
         written
     }
 
+    fn poll_write_all(&mut self, bufs: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // A gathered copy of a small answer costs less than the kernel's work on a list of pieces.
+        let bytes: usize = bufs.iter().map(|slice| slice.len()).sum();
+        let written = if bytes <= GATHERED_BYTES_MAX {
+            GATHERED.with_borrow_mut(|gathered| {
+                gathered.clear();
+                bufs.iter().for_each(|slice| gathered.extend_from_slice(slice));
+                Pin::new(&mut self.stream).poll_write(cx, gathered)
+            })
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        };
+        self.note(written)
+    }
+
+    /// Writes `bufs`, which begin with a status line, and `lines` behind it. What is told to be written are the bytes of `bufs` alone.
+    fn poll_write_with(&mut self, lines: Lines, bufs: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some((first, rest)) = bufs.split_first() else { return Poll::Ready(Ok(0)) };
+        let Some(feed) = first.iter().position(|byte| *byte == b'\n') else {
+            // hyper's head lies in one piece, and an answer without its lines must not leave.
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        };
+        let (status, head) = first.split_at(feed + 1);
+        let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+        let [constant, own] = lines.bytes();
+        let all = [status, constant, own, head].into_iter().chain(rest.iter().map(|slice| &**slice));
+        let count = pieces.iter_mut().zip(all).map(|(piece, bytes)| *piece = IoSlice::new(bytes)).count();
+        let Poll::Ready(written) = self.poll_write_all(pieces.get(..count).unwrap_or_default(), cx) else {
+            // hyper comes again with the same bytes.
+            self.shared.set_lines(Some(lines));
+            return Poll::Pending;
+        };
+        let (written, added) = (written?, constant.len() + own.len());
+        Poll::Ready(Ok(if written < status.len() + added {
+            // The socket took a part of them: the rest goes before anything else, and hyper's own bytes up to there are done.
+            self.out = Bytes::from([status, constant, own].concat()).split_off(written);
+            status.len()
+        } else {
+            written - added
+        }))
+    }
+
     /// Reads and throws away until the client has closed, too: closing with unread bytes would send a reset, which may destroy
     /// the answer on its way (RFC 9112 section 9.6). The driver ends it by time, this by size.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -153,13 +198,7 @@ impl<S: Stack> AsyncRead for Wire<S> {
 
 impl<S: Stack> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.poll_out(cx))?;
-        if this.replaces(bytes) {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
-        this.note(written)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -172,18 +211,10 @@ impl<S: Stack> AsyncWrite for Wire<S> {
         {
             return Poll::Ready(Ok(first.len()));
         }
-        // A gathered copy of a small answer costs less than the kernel's work on a list of pieces.
-        let bytes: usize = bufs.iter().map(|slice| slice.len()).sum();
-        let written = if bytes <= GATHERED_BYTES_MAX {
-            GATHERED.with_borrow_mut(|gathered| {
-                gathered.clear();
-                bufs.iter().for_each(|slice| gathered.extend_from_slice(slice));
-                Pin::new(&mut this.stream).poll_write(cx, gathered)
-            })
-        } else {
-            Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
-        };
-        this.note(written)
+        match this.shared.take_lines() {
+            Some(lines) => this.poll_write_with(lines, bufs, cx),
+            None => this.poll_write_all(bufs, cx),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -11,9 +11,10 @@ use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 
-use super::{Blanks, Layer, Outgoing};
+use super::{Layer, Outgoing};
 use crate::config::Origins;
 use crate::context::Context;
+use crate::serve::Lines;
 
 /// Answers of a day are few enough, and Chromium keeps none longer than two hours anyway.
 const MAX_AGE_S: &str = "86400";
@@ -95,7 +96,7 @@ impl Layer for Cors {
     }
 
     fn answer(&self, grant: Grant, answer: &mut Outgoing) {
-        if answer.begun() && !matches!(grant, Grant::None) {
+        if answer.begun() {
             return;
         }
         let headers = answer.headers_mut();
@@ -111,25 +112,39 @@ impl Layer for Cors {
         }
     }
 
-    fn blanks(&self, headers: &mut HeaderMap) {
+    fn names(&self, headers: &mut HeaderMap) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static(""));
     }
 
-    fn fill(&self, grant: &Grant, blanks: &mut Blanks<'_>) {
-        match self.allowed(*grant) {
-            Some(origin) => blanks.set(origin),
-            None => blanks.skip(),
+    fn fill(&self, grant: &Grant, lines: &mut Lines) {
+        let origin = match grant {
+            Grant::None => None,
+            Grant::Any => Some(b"*".as_slice()),
+            Grant::Listed(index) => self.listed.get(*index).map(HeaderValue::as_bytes),
+        };
+        if let Some(origin) = origin {
+            lines.put(&header::ACCESS_CONTROL_ALLOW_ORIGIN, &[origin]);
         }
     }
 
-    fn constants(&self, headers: &mut HeaderMap) {
+    fn forms(&self) -> usize {
+        2
+    }
+
+    fn form(&self, grant: &Grant) -> usize {
+        usize::from(!matches!(grant, Grant::None))
+    }
+
+    fn constants(&self, form: usize, headers: &mut HeaderMap) {
         if !self.any {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
-        if self.credentials {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        if form == 1 {
+            if self.credentials {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            }
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }
 

@@ -9,11 +9,12 @@ use std::task::{Context as Task, Poll};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{HeaderMap, HeaderValue, ValuesMut};
-use http::{Extensions, Request, StatusCode};
+use http::{HeaderMap, Request};
 
+use super::Outgoing;
 use crate::context::Context;
 use crate::error::Error;
+use crate::serve::Lines;
 
 /// One layer of the stack.
 pub trait Layer: Send + Sync + 'static {
@@ -39,106 +40,28 @@ pub trait Layer: Send + Sync + 'static {
         Ok(work())
     }
 
-    /// Fields that nearly every answer carries because of this layer, with a value of their own each time: their names, with any value.
+    /// Names of fields that nearly every answer carries because of this layer, and whose values differ: their names, with any value.
     ///
-    /// The usual fields of all layers are laid under an answer of the routes in one copy, and the blanks filled in by their place; inserted one by
-    /// one, each name hashed and looked up, they cost a third of all that the stack does. [`answer`](Layer::answer) takes out what does not apply, and
-    /// puts everything into an answer that [did not begin](Outgoing::begun) so.
-    fn blanks(&self, _headers: &mut HeaderMap) {}
+    /// An answer of the routes that has none of these names and none of the [constants](Layer::constants) [begins](Outgoing::begun) with the usual fields
+    /// of all layers, laid on at once; others get them one by one, in [`answer`](Layer::answer).
+    fn names(&self, _headers: &mut HeaderMap) {}
 
-    /// Values for the blanks, in their order.
-    fn fill(&self, _visit: &Self::Visit, _blanks: &mut Blanks<'_>) {}
+    /// Puts in the fields of these names.
+    fn fill(&self, _visit: &Self::Visit, _lines: &mut Lines) {}
 
-    /// Fields that nearly every answer carries because of this layer, always with the same value.
-    fn constants(&self, _headers: &mut HeaderMap) {}
-}
-
-/// An answer on its way out.
-#[derive(Debug)]
-pub struct Outgoing {
-    response: Response,
-    begun: bool,
-}
-
-impl Outgoing {
-    /// An answer from anywhere: a layer, a panic.
-    pub(super) fn new(response: impl IntoResponse) -> Self {
-        Self { response: response.into_response(), begun: false }
+    /// How many sets of constants it has. A few: the stack keeps the lines of every combination.
+    fn forms(&self) -> usize {
+        1
     }
 
-    /// An answer of the routes, laid over the usual fields.
-    pub(super) fn with_usual_fields(response: Response) -> Self {
-        Self { response, begun: true }
+    /// Which of them is for this request.
+    fn form(&self, _visit: &Self::Visit) -> usize {
+        0
     }
 
-    /// Did it begin with the usual fields of all layers?
-    pub fn begun(&self) -> bool {
-        self.begun
-    }
-
-    /// Puts another answer in its place, and gives back the one that was there.
-    pub fn replace(&mut self, response: Response) -> Response {
-        self.begun = false;
-        std::mem::replace(&mut self.response, response)
-    }
-
-    /// Changes the answer as a whole; its fields stay.
-    pub(super) fn response_mut(&mut self) -> &mut Response {
-        &mut self.response
-    }
-
-    /// The answer.
-    pub fn into_response(self) -> Response {
-        self.response
-    }
-
-    /// Its status.
-    pub fn status(&self) -> StatusCode {
-        self.response.status()
-    }
-
-    /// Its header fields.
-    pub fn headers(&self) -> &HeaderMap {
-        self.response.headers()
-    }
-
-    /// Its header fields, to be changed.
-    pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        self.response.headers_mut()
-    }
-
-    /// What its makers noted on it.
-    pub fn extensions(&self) -> &Extensions {
-        self.response.extensions()
-    }
-
-    /// What its makers noted on it, to be changed.
-    pub fn extensions_mut(&mut self) -> &mut Extensions {
-        self.response.extensions_mut()
-    }
-
-    /// Its body, to be changed.
-    pub fn body_mut(&mut self) -> &mut Body {
-        self.response.body_mut()
-    }
-}
-
-/// The blanks of an answer's usual fields.
-#[derive(Debug)]
-pub struct Blanks<'a>(pub(super) ValuesMut<'a, HeaderValue>);
-
-impl Blanks<'_> {
-    /// Fills in the next one.
-    pub fn set(&mut self, value: HeaderValue) {
-        if let Some(blank) = self.0.next() {
-            *blank = value;
-        }
-    }
-
-    /// Leaves the next one as it is.
-    pub fn skip(&mut self) {
-        self.0.next();
-    }
+    /// Fields that nearly every answer of this form carries because of this layer, always with the same values. They are not put into a map for each
+    /// answer but written as lines: two dozen fields as entries of a map cost more than all else that the stack does.
+    fn constants(&self, _form: usize, _headers: &mut HeaderMap) {}
 }
 
 /// A layer that configuration switched off does nothing.
@@ -172,21 +95,29 @@ impl<L: Layer> Layer for Option<L> {
         }
     }
 
-    fn blanks(&self, headers: &mut HeaderMap) {
+    fn names(&self, headers: &mut HeaderMap) {
         if let Some(layer) = self {
-            layer.blanks(headers);
+            layer.names(headers);
         }
     }
 
-    fn fill(&self, visit: &Self::Visit, blanks: &mut Blanks<'_>) {
+    fn fill(&self, visit: &Self::Visit, lines: &mut Lines) {
         if let (Some(layer), Some(visit)) = (self, visit) {
-            layer.fill(visit, blanks);
+            layer.fill(visit, lines);
         }
     }
 
-    fn constants(&self, headers: &mut HeaderMap) {
+    fn forms(&self) -> usize {
+        self.as_ref().map_or(1, L::forms)
+    }
+
+    fn form(&self, visit: &Self::Visit) -> usize {
+        self.as_ref().zip(visit.as_ref()).map_or(0, |(layer, visit)| layer.form(visit))
+    }
+
+    fn constants(&self, form: usize, headers: &mut HeaderMap) {
         if let Some(layer) = self {
-            layer.constants(headers);
+            layer.constants(form, headers);
         }
     }
 }
@@ -202,12 +133,16 @@ pub trait Chain: Send + Sync + 'static {
     fn answer(&self, visit: Self::Visit, answer: &mut Outgoing);
     /// Waits inside all of them.
     fn wait(&self, visit: &mut Self::Visit, task: &mut Task<'_>, inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>) -> Poll<Response>;
-    /// The blanks of all of them.
-    fn blanks(&self, headers: &mut HeaderMap);
-    /// Fills them in.
-    fn fill(&self, visit: &Self::Visit, blanks: &mut Blanks<'_>);
+    /// The names of all of them.
+    fn names(&self, headers: &mut HeaderMap);
+    /// Puts in their fields.
+    fn fill(&self, visit: &Self::Visit, lines: &mut Lines);
+    /// The combinations of their forms.
+    fn forms(&self) -> usize;
+    /// Which of them is for this request.
+    fn form(&self, visit: &Self::Visit) -> usize;
     /// The constants of all of them.
-    fn constants(&self, headers: &mut HeaderMap);
+    fn constants(&self, form: usize, headers: &mut HeaderMap);
 }
 
 /// The inside of the innermost layer.
@@ -230,12 +165,22 @@ impl Chain for End {
         inside(task)
     }
 
-    fn blanks(&self, _: &mut HeaderMap) {}
+    fn names(&self, _: &mut HeaderMap) {}
 
     #[inline]
-    fn fill(&self, (): &(), _: &mut Blanks<'_>) {}
+    fn fill(&self, (): &(), _: &mut Lines) {}
 
-    fn constants(&self, _: &mut HeaderMap) {}
+    #[inline]
+    fn forms(&self) -> usize {
+        1
+    }
+
+    #[inline]
+    fn form(&self, (): &()) -> usize {
+        0
+    }
+
+    fn constants(&self, _: usize, _: &mut HeaderMap) {}
 }
 
 /// A layer and what is inside it.
@@ -276,20 +221,31 @@ impl<L: Layer, C: Chain> Chain for Within<L, C> {
         })
     }
 
-    fn blanks(&self, headers: &mut HeaderMap) {
-        self.layer.blanks(headers);
-        self.inside.blanks(headers);
+    fn names(&self, headers: &mut HeaderMap) {
+        self.layer.names(headers);
+        self.inside.names(headers);
     }
 
     #[inline]
-    fn fill(&self, (own, inside): &Self::Visit, blanks: &mut Blanks<'_>) {
-        self.layer.fill(own, blanks);
-        self.inside.fill(inside, blanks);
+    fn fill(&self, (own, inside): &Self::Visit, lines: &mut Lines) {
+        self.layer.fill(own, lines);
+        self.inside.fill(inside, lines);
     }
 
-    fn constants(&self, headers: &mut HeaderMap) {
-        self.layer.constants(headers);
-        self.inside.constants(headers);
+    #[inline]
+    fn forms(&self) -> usize {
+        self.layer.forms() * self.inside.forms()
+    }
+
+    #[inline]
+    fn form(&self, (own, inside): &Self::Visit) -> usize {
+        self.layer.form(own) + self.layer.forms() * self.inside.form(inside)
+    }
+
+    fn constants(&self, form: usize, headers: &mut HeaderMap) {
+        let forms = self.layer.forms().max(1);
+        self.layer.constants(form % forms, headers);
+        self.inside.constants(form / forms, headers);
     }
 }
 

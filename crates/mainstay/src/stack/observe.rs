@@ -11,13 +11,14 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
-use super::{Blanks, Layer, Outgoing};
+use super::{Layer, Outgoing};
 use crate::clock::Clock;
 use crate::context::{self, Context, REQUEST_ID};
 use crate::error::{Detail, Error, Report, codes};
 use crate::log::{Access, Sink};
 use crate::metrics::{Metrics, Requests};
 use crate::routes::RouteTable;
+use crate::serve::Lines;
 
 /// The layer.
 #[derive(Debug, Clone)]
@@ -57,12 +58,12 @@ impl Layer for Observe {
         seen.answer(answer);
     }
 
-    fn blanks(&self, headers: &mut HeaderMap) {
+    fn names(&self, headers: &mut HeaderMap) {
         headers.insert(REQUEST_ID, HeaderValue::from_static(""));
     }
 
-    fn fill(&self, seen: &Seen, blanks: &mut Blanks<'_>) {
-        blanks.set(seen.context.id.header());
+    fn fill(&self, seen: &Seen, lines: &mut Lines) {
+        lines.put(&REQUEST_ID, &[seen.context.id.as_str().as_bytes()]);
     }
 }
 
@@ -104,20 +105,22 @@ impl Seen {
             let error = Error::new(codes::for_status(status));
             let mut ours = error.into_response();
             *ours.status_mut() = status;
-            let foreign = answer.replace(ours);
-            keep_fields(answer.headers_mut(), foreign.into_parts().0.headers);
+            let foreign = answer.exchange(ours);
+            keep_fields(answer.response_mut().headers_mut(), foreign.into_parts().0.headers);
             report = answer.extensions_mut().remove::<Report>();
         }
         if let Some(Report(error)) = &report {
             let body = error.render(status, self.context.form, self.shared.detail, self.context.id.as_str(), self.shared.clock.now());
-            answer.headers_mut().insert(header::CONTENT_TYPE, self.context.form.content_type());
-            answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            let headers = answer.response_mut().headers_mut();
+            headers.insert(header::CONTENT_TYPE, self.context.form.content_type());
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             // The answer to HEAD has the header fields of GET and no body (RFC 9110, 9.3.2).
             *answer.body_mut() = if self.context.method == Method::HEAD { Body::empty() } else { Body::from(body) };
         }
-        if self.context.account().is_some() && !answer.headers().contains_key(header::CACHE_CONTROL) {
+        let headers = answer.response_mut().headers_mut();
+        if self.context.account().is_some() && !headers.contains_key(header::CACHE_CONTROL) {
             // What one caller may see, no shared cache may keep for the next (RFC 9111, 3.5 would allow it under some headers).
-            answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         if !answer.begun() {
             answer.headers_mut().insert(REQUEST_ID, self.context.id.header());

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use self::window::{Decision, Limiter};
-use super::{Blanks, Layer, Outgoing};
+use super::{Layer, Outgoing};
 use crate::client::{ClientKey, Networks};
 use crate::context::Context;
 use crate::error::{Error, codes};
+use crate::serve::Lines;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -26,8 +26,9 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// A limit under a name that clients see, for one kind of key.
 #[derive(Debug)]
 pub struct Quota<K> {
-    name: &'static str,
     limiter: Limiter<K>,
+    /// The name and what follows it in the field that tells where a client stands.
+    start: String,
     policy: HeaderValue,
 }
 
@@ -35,7 +36,8 @@ impl<K: std::hash::Hash + Eq + Copy> Quota<K> {
     /// At most `max` in any `window`, under this name (letters only: it goes into a structured field as it is).
     pub fn new(name: &'static str, max: u32, window: Duration) -> Self {
         let policy = format!("\"{name}\";q={max};w={}", seconds_up(window));
-        Self { name, limiter: Limiter::new(max, window), policy: HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("")) }
+        let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(""));
+        Self { limiter: Limiter::new(max, window), start: format!("\"{name}\";r="), policy }
     }
 
     /// Counts a request of `key`, if it may pass.
@@ -52,15 +54,20 @@ impl<K: std::hash::Hash + Eq + Copy> Quota<K> {
     }
 
     fn state(&self, decision: &Decision) -> HeaderValue {
+        self.with_state(decision, |parts| HeaderValue::try_from(parts.concat())).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// The parts of the value that tells where a client stands.
+    fn with_state<T>(&self, decision: &Decision, work: impl FnOnce(&[&[u8]]) -> T) -> T {
         let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let parts = ["\"", self.name, "\";r=", remaining.format(decision.remaining), ";t=", reset.format(seconds_up(decision.next))];
-        HeaderValue::from_maybe_shared(Bytes::from(parts.concat())).unwrap_or(HeaderValue::from_static(""))
+        let (remaining, reset) = (remaining.format(decision.remaining), reset.format(seconds_up(decision.next)));
+        work(&[self.start.as_bytes(), remaining.as_bytes(), b";t=", reset.as_bytes()])
     }
 }
 
 /// Whole seconds, rounded up: a client that waits so long is not too early.
 fn seconds_up(duration: Duration) -> u64 {
-    duration.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+    duration.as_secs().saturating_add(u64::from(duration.subsec_millis() > 0))
 }
 
 /// The layer.
@@ -92,10 +99,11 @@ impl Layer for RateLimit {
     }
 
     fn answer(&self, standing: Option<Decision>, answer: &mut Outgoing) {
-        let begun = answer.begun();
+        if answer.begun() {
+            return;
+        }
         let headers = answer.headers_mut();
         match standing {
-            Some(_) if begun => {}
             Some(decision) => {
                 headers.insert(RATELIMIT, self.quota.state(&decision));
                 headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
@@ -107,18 +115,27 @@ impl Layer for RateLimit {
         }
     }
 
-    fn blanks(&self, headers: &mut HeaderMap) {
+    fn names(&self, headers: &mut HeaderMap) {
         headers.insert(RATELIMIT, HeaderValue::from_static(""));
     }
 
-    fn fill(&self, standing: &Option<Decision>, blanks: &mut Blanks<'_>) {
-        match standing {
-            Some(decision) => blanks.set(self.quota.state(decision)),
-            None => blanks.skip(),
+    fn fill(&self, standing: &Option<Decision>, lines: &mut Lines) {
+        if let Some(decision) = standing {
+            self.quota.with_state(decision, |parts| lines.put(&RATELIMIT, parts));
         }
     }
 
-    fn constants(&self, headers: &mut HeaderMap) {
-        headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
+    fn forms(&self) -> usize {
+        2
+    }
+
+    fn form(&self, standing: &Option<Decision>) -> usize {
+        usize::from(standing.is_some())
+    }
+
+    fn constants(&self, form: usize, headers: &mut HeaderMap) {
+        if form == 1 {
+            headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
+        }
     }
 }

@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 
-use super::closed::lay_over;
 use super::{Layer, Outgoing};
 use crate::config::ContentPolicy;
 use crate::context::Context;
@@ -69,18 +68,53 @@ impl Layer for SecureHeaders {
     }
 
     fn answer(&self, ForPage(page): ForPage, answer: &mut Outgoing) {
-        // An answer's own values stand.
-        if !answer.begun() {
-            let own = std::mem::replace(answer.headers_mut(), self.data.clone());
-            lay_over(own, answer.headers_mut(), |_, value| Some(value));
+        if answer.begun() {
+            return;
         }
-        if page && answer.headers().get(header::CONTENT_SECURITY_POLICY) == self.data.get(header::CONTENT_SECURITY_POLICY) {
-            answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCUMENTS));
+        // An answer's own values stand.
+        let headers = answer.headers_mut();
+        let own = std::mem::replace(headers, self.data.clone());
+        lay_over(own, headers);
+        if page && headers.get(header::CONTENT_SECURITY_POLICY) == self.data.get(header::CONTENT_SECURITY_POLICY) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCUMENTS));
         }
     }
 
-    fn constants(&self, headers: &mut HeaderMap) {
+    fn forms(&self) -> usize {
+        2
+    }
+
+    fn form(&self, ForPage(page): &ForPage) -> usize {
+        usize::from(*page)
+    }
+
+    fn constants(&self, form: usize, headers: &mut HeaderMap) {
         headers.extend(self.data.clone());
+        if form == 1 {
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(DOCUMENTS));
+        }
+    }
+}
+
+/// Puts fields over others, all values of each name.
+fn lay_over(fields: HeaderMap, headers: &mut HeaderMap) {
+    let mut last = None;
+    for (name, value) in fields {
+        match (name, &last) {
+            (Some(name), _) if nothing_of_the_software(&name) => last = None,
+            (Some(name), _) => {
+                // `Vary` is a list: what a layer says stands beside what the handler says (RFC 9110, 12.5.5).
+                if name == header::VARY {
+                    headers.append(name.clone(), value);
+                } else {
+                    headers.insert(name.clone(), value);
+                }
+                last = Some(name);
+            }
+            // `None` means a further value of the last name.
+            (None, Some(name)) => drop(headers.append(name.clone(), value)),
+            (None, None) => {}
+        }
     }
 }
 
