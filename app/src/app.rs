@@ -21,10 +21,12 @@ use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Ove
 use mainstay::store::{Connection, Database};
 use mainstay::writes::Writes;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+use crate::audit::{self, Entry};
 use crate::mail::Mailer;
 use crate::search::Search;
 use crate::settings::Settings;
@@ -54,6 +56,7 @@ fn resources() -> OpenApiRouter<App> {
         .merge(sessions::router())
         .merge(jwks::router())
         .merge(users::router())
+        .merge(audit::router())
         .merge(products::router())
         .merge(search::router())
         .merge(health::router())
@@ -137,11 +140,11 @@ impl App {
         self.auth.clock()
     }
 
-    /// Opens an account with its profile.
+    /// Opens an account with its profile. `cause` is who did it, for the audit trail.
     ///
     /// # Errors
     /// [`codes::EMAIL_TAKEN`].
-    pub async fn open_account(&self, account: NewAccount, role: Role) -> Result<User> {
+    pub async fn open_account(&self, account: NewAccount, role: Role, cause: Entry) -> Result<User> {
         let password_hash = self.passwords.hash(account.password, context::client()).await?;
         let now = self.clock().now();
         let user = User {
@@ -157,6 +160,7 @@ impl App {
             .finish(async move {
                 let mut transaction = database.begin(deadline).await?;
                 users::sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
+                audit::record(&mut transaction, cause.about(user.id).with(json!({"role": role.as_str()})), now).await?;
                 transaction.commit().await?;
                 Ok::<_, Error>(user)
             })

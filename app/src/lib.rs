@@ -3,6 +3,7 @@
 //! [`app`] is the table of contents. A resource is one file: its routes, wire types and handlers, with its SQL beside it.
 
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod codes;
 pub mod docs;
@@ -20,4 +21,5 @@ pub mod search;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod sweep;
 pub mod users;

@@ -21,8 +21,8 @@ use crate::first_start::{self, MadeUpAdmin};
 use crate::management;
 use crate::products;
 use crate::search::Search;
-use crate::sessions;
 use crate::settings::Settings;
+use crate::sweep;
 
 /// How a process ended, for its exit code (sysexits.h where it has one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +175,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
         }
     });
     app.jobs.start();
-    let sweeping = tokio::spawn(sessions::keep_swept(app.clone()));
+    let sweeping = tokio::spawn(sweep::keep_swept(app.clone()));
     app.health.ready();
     started(addresses);
 

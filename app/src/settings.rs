@@ -17,6 +17,9 @@ pub const REFRESH_REUSE_WINDOW_MAX: Duration = Duration::from_secs(60);
 /// What one account may have of sessions at most: a list that a person can read, and a hundred times what anybody needs.
 pub const SESSIONS_MAX_MOST: u32 = 1_000;
 
+/// No shorter: the triggers of the audit trail keep this much whatever the setting says.
+const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(31 * 86_400);
+
 /// Who may open an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
@@ -60,6 +63,8 @@ pub struct Settings {
     pub session_max_age: Duration,
     /// Sessions of one account.
     pub sessions_max: u32,
+    /// How long entries of the audit trail are kept.
+    pub audit_retention: Duration,
     /// The first administrator.
     pub admin_email: Option<String>,
     /// The first administrator's password.
@@ -119,6 +124,9 @@ impl Settings {
                 Knob::new("SESSIONS_MAX", "Sessions of one account; at one more the one used longest ago ends")
                     .default("100")
                     .between(1, SESSIONS_MAX_MOST.into()),
+            ),
+            audit_retention: reader.read(
+                Knob::new("AUDIT_RETENTION", "How long the audit trail is kept").default("365d").within(AUDIT_RETENTION_MIN, 10 * year),
             ),
             admin_email: reader
                 .read(Knob::new("ADMIN_EMAIL", "E-mail of the first administrator, made at the first start").default_says("made up in development")),

@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Envelope};
+use crate::audit::{Actor, Entry, actions};
 use crate::codes;
 use crate::sessions::{self, Device, Signed};
 use crate::settings::Registration;
@@ -51,12 +52,12 @@ struct Register {
 /// make two addresses different.
 #[utoipa::path(post, path = "/api/auth/register", tag = "sign-in", operation_id = "register", request_body = Register, security(()),
     responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "registration_closed"), (status = 409, description = "email_taken")))]
-async fn register(State(app): State<App>, Json(input): Json<Register>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
+async fn register(State(app): State<App>, device: Device, Json(input): Json<Register>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
     if app.settings.registration == Registration::Closed {
         return Err(Error::new(&codes::REGISTRATION_CLOSED));
     }
     let account = NewAccount::parse(&input.email, &input.name, input.password)?;
-    let user = app.open_account(account, Role::User).await?;
+    let user = app.open_account(account, Role::User, Entry::new(Actor::Stranger, actions::USER_REGISTERED).from(&device)).await?;
     Ok((StatusCode::CREATED, Envelope::of(user)))
 }
 

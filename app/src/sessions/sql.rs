@@ -32,7 +32,8 @@ pub enum Because {
 }
 
 impl Because {
-    fn as_str(self) -> &'static str {
+    /// In the table and in the audit trail.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::SignedOut => "signed_out",
             Self::SignedOutEverywhere => "signed_out_everywhere",

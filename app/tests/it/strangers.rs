@@ -20,7 +20,8 @@ on_both! {
 }
 
 /// What a user may not do. Paths with an `{id}` mean somebody else's.
-const REFUSED_TO_USERS: [&str; 11] = [
+const REFUSED_TO_USERS: [&str; 12] = [
+    "GET /api/audit",
     "GET /api/users",
     "POST /api/users",
     "GET /api/users/{id}",
@@ -35,7 +36,8 @@ const REFUSED_TO_USERS: [&str; 11] = [
 ];
 
 /// What an editor may not do.
-const REFUSED_TO_EDITORS: [&str; 7] = [
+const REFUSED_TO_EDITORS: [&str; 8] = [
+    "GET /api/audit",
     "GET /api/users",
     "POST /api/users",
     "GET /api/users/{id}",
