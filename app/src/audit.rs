@@ -107,7 +107,7 @@ fn no_account(name: &str) -> Error {
 ///
 /// For administrators. What happened to accounts and sessions, by whom and from where, kept for `AUDIT_RETENTION`. By page: `meta.next_cursor` and the `Link`
 /// header lead to the next one.
-#[utoipa::path(get, path = "/api/audit", tag = "users", operation_id = "listAudit", params(ListParams), security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/audit", tag = "users", operation_id = "listAudit", params(ListParams), security(("bearer" = []), ("api_key" = ["admin"])),
     responses((status = 200, description = "A page of entries", body = Page<AuditEntry, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 403, description = "forbidden"), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let limit = page::limit(params.limit)?;

@@ -95,7 +95,8 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
         tracing::warn!(folder = %settings.mail_dir.display(), "no SMTP_URL is set: mails go into a folder and reach nobody");
     }
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
-    let app = App::new(settings.clone(), database.clone(), search, keys, clock.clone())?;
+    let app = App::new(settings.clone(), database.clone(), search, keys, first_start::sealer(&settings)?, clock.clone())?;
+    first_start::check_second_factors(&app).await?;
     let mut sample = 0;
     if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {
         sample = first_start::sample(&database, &clock).await?.created;

@@ -22,4 +22,6 @@ pub static MIGRATIONS: Migrations = Migrations(&[
     jobs::migration(0003),
     migration!(0004, "sessions"),
     migration!(0005, "audit"),
+    migration!(0007, "second_factors"),
+    migration!(0008, "api_keys"),
 ]);

@@ -9,11 +9,13 @@ pub mod sql;
 mod sweep;
 mod token;
 
+use std::fmt;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use mainstay::auth::{Admin, Change, SignedIn};
+use mainstay::auth::{Admin, Change, Person};
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path, PathId, parse_uuid_v4};
 use mainstay::stack::compress;
@@ -27,6 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::api_keys;
 use crate::app::{App, Envelope};
 use crate::audit::{self, Actor, Entry, actions};
 use crate::codes;
@@ -77,16 +80,35 @@ pub struct Signed {
     user: User,
 }
 
-/// Opens a session of an account and says who signed in. `verified` is the password hash that was found right, if one was asked for.
+/// What somebody typed who signs in.
+pub struct Typed {
+    /// The hash against which the password was found right.
+    pub hash: String,
+    /// A code of the second factor.
+    pub code: Option<SecretString>,
+}
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed(..)")
+    }
+}
+
+/// Opens a session of an account. Whoever typed a password is asked for a second factor if the account has one; nobody else is.
 ///
 /// # Errors
-/// [`codes::INVALID_CREDENTIALS`] when the account may not sign in anymore.
-pub async fn open(app: &App, account: Uuid, verified: Option<String>, device: Device) -> Result<Grant> {
+/// [`codes::INVALID_CREDENTIALS`] when the account may not sign in anymore; [`codes::SECOND_FACTOR_REQUIRED`], [`codes::INVALID_SECOND_FACTOR`].
+pub async fn open(app: &App, account: Uuid, typed: Option<Typed>, device: Device) -> Result<Grant> {
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
-    let policy = Policy::of(&app.settings);
+    let (policy, factors) = (Policy::of(&app.settings), app.second_factors.clone());
     let write = async move {
         let mut transaction = database.begin(deadline).await?;
-        let begun = rotation::begin(&mut transaction, account, verified.as_deref(), &device, policy, now, &SystemRandom::new()).await?;
+        let hash = typed.as_ref().map(|typed| typed.hash.as_str());
+        let begun = rotation::begin(&mut transaction, account, hash, &device, policy, now, &SystemRandom::new()).await?;
+        if let Some(typed) = &typed {
+            // Here, under the lock of the account: a factor that is enabled meanwhile ends this session or is asked for, and a code is used if this commits.
+            factors.take(&mut transaction, account, typed.code.as_ref(), now).await?;
+        }
         let detail = json!({"session": begun.grant.session, "displaced": begun.displaced});
         let entry = Entry::new(Actor::Person(account), actions::SESSION_OPENED).about(account).from(&device).with(detail);
         audit::record(&mut transaction, entry, now).await?;
@@ -200,7 +222,7 @@ struct Logout {
 /// Without a body, ends the session of the access token. Its tokens are refused by every instance from now on.
 #[utoipa::path(post, path = "/api/auth/logout", tag = "sign-in", operation_id = "logout", request_body = Option<Logout>, security((), ("bearer" = [])),
     responses((status = 204, description = "The session has ended")))]
-async fn logout(State(app): State<App>, caller: Result<SignedIn, Error>, device: Device, input: Option<Json<Option<Logout>>>) -> Result<StatusCode> {
+async fn logout(State(app): State<App>, caller: Result<Person, Error>, device: Device, input: Option<Json<Option<Logout>>>) -> Result<StatusCode> {
     match input.and_then(|Json(input)| input?.refresh_token) {
         Some(token) => {
             if let Some(token) = RefreshToken::parse(token.expose_secret()) {
@@ -220,7 +242,7 @@ async fn logout(State(app): State<App>, caller: Result<SignedIn, Error>, device:
 /// Ends all sessions of the caller's account, this one as well.
 #[utoipa::path(post, path = "/api/auth/logout-all", tag = "sign-in", operation_id = "logoutAll", security(("bearer" = [])),
     responses((status = 204, description = "The sessions have ended")))]
-async fn logout_all(State(app): State<App>, caller: SignedIn, device: Device) -> Result<StatusCode> {
+async fn logout_all(State(app): State<App>, caller: Person, device: Device) -> Result<StatusCode> {
     end_all(&app, caller, caller.account, Because::SignedOutEverywhere, &device).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -256,7 +278,7 @@ pub struct SessionView {
 /// All that have not ended, the one used last first; there are `SESSIONS_MAX` at most.
 #[utoipa::path(get, path = "/api/auth/sessions", tag = "sign-in", operation_id = "listSessions", security(("bearer" = [])),
     responses((status = 200, description = "The sessions", body = Envelope<Vec<SessionView>>)))]
-async fn list(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envelope<Vec<SessionView>>>> {
+async fn list(State(app): State<App>, caller: Person) -> Result<axum::Json<Envelope<Vec<SessionView>>>> {
     let listed = sql::list(&mut *app.read().await?, caller.account, app.clock().now(), i64::from(SESSIONS_MAX_MOST)).await?;
     let view = |session: sql::Listed| SessionView {
         id: session.id,
@@ -286,7 +308,7 @@ impl PathId for SessionId {
 /// The one of the access token as well.
 #[utoipa::path(delete, path = "/api/auth/sessions/{id}", tag = "sign-in", operation_id = "removeSession", params(("id" = Uuid, Path, description = "The session")), security(("bearer" = [])),
     responses((status = 204, description = "The session has ended"), (status = 404, description = "session_not_found")))]
-async fn remove(State(app): State<App>, caller: SignedIn, device: Device, Path(SessionId(id)): Path<SessionId>) -> Result<StatusCode> {
+async fn remove(State(app): State<App>, caller: Person, device: Device, Path(SessionId(id)): Path<SessionId>) -> Result<StatusCode> {
     // Somebody else's session does not exist here, to the owner of none and to an administrator alike.
     if !end(&app, caller.account, id, Because::EndedByOwner, &device).await? {
         return Err(Error::new(&codes::SESSION_NOT_FOUND));
@@ -294,11 +316,11 @@ async fn remove(State(app): State<App>, caller: SignedIn, device: Device, Path(S
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends all sessions of an account.
+/// Ends all sessions and API keys of an account.
 ///
 /// For administrators: when a device is lost, or an account is in the wrong hands. Its owner can sign in again.
-#[utoipa::path(delete, path = "/api/users/{id}/sessions", tag = "users", operation_id = "removeUserSessions", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
-    responses((status = 204, description = "The sessions have ended"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
+#[utoipa::path(delete, path = "/api/users/{id}/sessions", tag = "users", operation_id = "removeUserSessions", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["admin"])),
+    responses((status = 204, description = "The sessions and API keys have ended"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
 async fn remove_all(State(app): State<App>, Admin(caller): Admin, device: Device, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
     end_all(&app, caller, id, Because::EndedByAdministrator, &device).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -329,7 +351,7 @@ async fn end_family(app: &App, token: RefreshToken, device: &Device) -> Result<(
     end(app, account, session, Because::SignedOut, device).await.map(drop)
 }
 
-/// Ends all sessions of an account.
+/// Ends all sessions of an account, and if an administrator takes it out of the wrong hands its API keys too: whoever had a session may have made one.
 ///
 /// # Errors
 /// [`codes::USER_NOT_FOUND`].
@@ -339,7 +361,11 @@ pub async fn end_all(app: &App, actor: impl Into<Actor>, account: Uuid, because:
     let write = async move {
         let mut transaction = database.begin(deadline).await?;
         users::sql::lock(&mut transaction, account).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
-        match sql::revoke_all(&mut transaction, account, 0, because, now).await? {
+        let mut ended = sql::revoke_all(&mut transaction, account, 0, because, now).await?;
+        if because == Because::EndedByAdministrator {
+            ended += api_keys::sql::revoke_all(&mut transaction, account, now).await?;
+        }
+        match ended {
             0 => Ok(transaction.commit().await?),
             ended => {
                 let entry = entry.with(json!({"sessions": ended, "because": because.as_str()}));

@@ -84,7 +84,7 @@ struct ListParams {
 /// Lists accounts, oldest first.
 ///
 /// For administrators. By page: `meta.next_cursor` and the `Link` header lead to the next one.
-#[utoipa::path(get, path = "/api/users", tag = "users", operation_id = "listUsers", params(ListParams), security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/users", tag = "users", operation_id = "listUsers", params(ListParams), security(("bearer" = []), ("api_key" = ["admin"])),
     responses((status = 200, description = "A page of accounts", body = Page<User, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 403, description = "forbidden"), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let limit = page::limit(params.limit)?;
@@ -100,7 +100,7 @@ async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<L
 /// Creates an account of any role.
 ///
 /// For administrators.
-#[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "createUser", request_body = CreateUser, security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "createUser", request_body = CreateUser, security(("bearer" = []), ("api_key" = ["admin"])),
     responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 409, description = "email_taken")))]
 async fn create(
     State(app): State<App>,
@@ -116,7 +116,7 @@ async fn create(
 /// Shows the caller's own account.
 ///
 /// The account of the access token, as it is now.
-#[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "showMe", security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "showMe", security(("bearer" = []), ("api_key" = ["read"])),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found")))]
 async fn me(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envelope<User>>> {
     found(&app, caller.account).await
@@ -125,7 +125,7 @@ async fn me(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envel
 /// Shows an account.
 ///
 /// One's own, or any to an administrator.
-#[utoipa::path(get, path = "/api/users/{id}", tag = "users", operation_id = "showUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/users/{id}", tag = "users", operation_id = "showUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["read"])),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
 async fn show(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<axum::Json<Envelope<User>>> {
     caller.itself_or_admin(id)?;
@@ -140,7 +140,7 @@ async fn found(app: &App, id: Uuid) -> Result<axum::Json<Envelope<User>>> {
 /// Changes an account.
 ///
 /// A JSON merge patch (RFC 7396): what is absent stays. The name by its owner, the role by administrators only.
-#[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+#[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["account:write"])),
     request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn update(
@@ -191,7 +191,7 @@ async fn update(
 /// Removes an account with its profile.
 ///
 /// One's own, or any by an administrator. The last administrator cannot go.
-#[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+#[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["account:write"])),
     responses((status = 204, description = "The account is gone"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn remove(State(app): State<App>, caller: SignedIn, device: Device, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
     caller.itself_or_admin(id)?;

@@ -1,7 +1,7 @@
 //! One entry of the audit trail, and how it is written.
 
 use jiff::Timestamp;
-use mainstay::auth::SignedIn;
+use mainstay::auth::{Person, SignedIn, Via};
 use mainstay::context;
 use mainstay::error::{Error, Result, codes};
 use mainstay::store::Session;
@@ -21,8 +21,13 @@ pub enum Actor {
     Stranger,
     /// Somebody signed in to this account.
     Person(Uuid),
-    /// A machine, by an API key of this account; which one stands in the detail.
-    Key(Uuid),
+    /// A machine, by an API key; which one stands in the detail.
+    Key {
+        /// The account.
+        account: Uuid,
+        /// Its key.
+        key: Uuid,
+    },
     /// The service itself.
     System,
     /// An operator, by a command.
@@ -34,7 +39,7 @@ impl Actor {
         match self {
             Self::Stranger => "stranger",
             Self::Person(_) => "person",
-            Self::Key(_) => "key",
+            Self::Key { .. } => "key",
             Self::System => "system",
             Self::CommandLine => "command_line",
         }
@@ -42,7 +47,7 @@ impl Actor {
 
     fn account(self) -> Option<Uuid> {
         match self {
-            Self::Person(account) | Self::Key(account) => Some(account),
+            Self::Person(account) | Self::Key { account, .. } => Some(account),
             _ => None,
         }
     }
@@ -50,6 +55,15 @@ impl Actor {
 
 impl From<SignedIn> for Actor {
     fn from(caller: SignedIn) -> Self {
+        match caller.via {
+            Via::Session(_) => Self::Person(caller.account),
+            Via::Key { id, .. } => Self::Key { account: caller.account, key: id },
+        }
+    }
+}
+
+impl From<Person> for Actor {
+    fn from(caller: Person) -> Self {
         Self::Person(caller.account)
     }
 }
@@ -156,7 +170,8 @@ impl Entry {
         self.actor.account()
     }
 
-    pub(super) fn action_name(&self) -> &'static str {
+    /// What was done, as it is written.
+    pub(crate) fn action_name(&self) -> &'static str {
         self.action.0
     }
 }
@@ -165,7 +180,10 @@ impl Entry {
 ///
 /// # Errors
 /// When its detail is larger than 2 KiB, and what the database can meet.
-pub async fn record(session: &mut Session, entry: Entry, now: Timestamp) -> Result<()> {
+pub async fn record(session: &mut Session, mut entry: Entry, now: Timestamp) -> Result<()> {
+    if let (Actor::Key { key, .. }, Value::Object(detail)) = (entry.actor, &mut entry.detail) {
+        detail.insert("key".to_owned(), json!(key));
+    }
     let bytes = entry.detail.to_string().len();
     if bytes > DETAIL_BYTES_MAX {
         let cause = format!("the detail of {} has {bytes} bytes, more than {DETAIL_BYTES_MAX}", entry.action_name());

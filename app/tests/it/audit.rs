@@ -91,8 +91,10 @@ async fn the_trail_is_read_by_page_and_by_filter(ground: Arc<Ground>) {
     let others: Vec<_> = [service.account(Role::User).await.id, service.account(Role::User).await.id].into();
     let database = ground.database().await;
     for number in 0..25 {
-        let entry =
-            Entry::new(Actor::Key(others[number % 2]), actions::USER_RENAMED).about(others[0]).from(&device()).with(json!({"number": number}));
+        let entry = Entry::new(Actor::Key { account: others[number % 2], key: Uuid::new_v4() }, actions::USER_RENAMED)
+            .about(others[0])
+            .from(&device())
+            .with(json!({"number": number}));
         let mut transaction = database.begin(None).await.unwrap();
         audit::record(&mut transaction, entry, Timestamp::now()).await.unwrap();
         transaction.commit().await.unwrap();
