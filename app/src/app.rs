@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
-use mainstay::auth::{Auth, Keys, Passwords, Role, Tokens};
+use mainstay::auth::{Auth, Keys, Passwords, Role, Sealer, Tokens};
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::ContentPolicy;
@@ -21,12 +21,16 @@ use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Ove
 use mainstay::store::{Connection, Database};
 use mainstay::writes::Writes;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
+use crate::api_keys::{self, AccountsTable};
+use crate::audit::{self, Entry};
 use crate::mail::Mailer;
 use crate::search::Search;
+use crate::second_factor::{self, SecondFactors};
 use crate::settings::Settings;
 use crate::users::{self, NewAccount, User};
 use crate::{codes, docs, health, jwks, products, search, sessions, sign_in};
@@ -38,7 +42,7 @@ use crate::{codes, docs, health, jwks, products, search, sessions, sign_in};
     servers((url = "/", description = "The server that gave out this document, local or production")),
     components(schemas(search::FacetCount)),
     tags(
-        (name = "sign-in", description = "Open an account, sign in, stay signed in, sign out"),
+        (name = "sign-in", description = "Open an account, sign in, stay signed in, sign out; second factor and API keys"),
         (name = "users", description = "Accounts"),
         (name = "products", description = "The catalogue"),
         (name = "search", description = "Full-text search over the catalogue"),
@@ -52,8 +56,11 @@ fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(sign_in::router())
         .merge(sessions::router())
+        .merge(second_factor::router())
+        .merge(api_keys::router())
         .merge(jwks::router())
         .merge(users::router())
+        .merge(audit::router())
         .merge(products::router())
         .merge(search::router())
         .merge(health::router())
@@ -77,6 +84,8 @@ pub struct App {
     pub auth: Auth,
     /// Hashes passwords.
     pub passwords: Passwords,
+    /// Checks second factors.
+    pub second_factors: SecondFactors,
     /// Finds products.
     pub search: Search,
     /// Writes in progress.
@@ -94,27 +103,28 @@ impl FromRef<App> for Auth {
 }
 
 impl App {
-    /// Puts together what the handlers share. `keys` sign access tokens.
+    /// Puts together what the handlers share. `keys` sign access tokens, the secrets of authenticators are sealed by `sealer`.
     ///
     /// # Errors
     /// When the system has no randomness to give, or TLS to the mail server is not possible.
     ///
     /// # Panics
     /// Outside of a Tokio runtime: it begins to listen to other instances.
-    pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, clock: Clock) -> Result<Self> {
+    pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, sealer: Option<Sealer>, clock: Clock) -> Result<Self> {
         let stack = &settings.stack;
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
         let limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
         let kinds = Mailer::new(&settings)?.add_to(Kinds::new());
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
-        let accounts = users::sql::AccountsTable { database: database.clone(), clock: clock.clone() };
+        let accounts = AccountsTable::new(database.clone(), clock.clone());
         let auth = Auth::new(tokens, clock, accounts, quota);
         auth.listen(&database);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
-        Ok(Self { settings, database, auth, passwords, search, writes: Writes::default(), health: Health::default(), jobs })
+        let second_factors = SecondFactors::new(sealer, Instant::now());
+        Ok(Self { settings, database, auth, passwords, second_factors, search, writes: Writes::default(), health: Health::default(), jobs })
     }
 
     /// A connection for reading, within the request's time.
@@ -137,11 +147,11 @@ impl App {
         self.auth.clock()
     }
 
-    /// Opens an account with its profile.
+    /// Opens an account with its profile. `cause` is who did it, for the audit trail.
     ///
     /// # Errors
     /// [`codes::EMAIL_TAKEN`].
-    pub async fn open_account(&self, account: NewAccount, role: Role) -> Result<User> {
+    pub async fn open_account(&self, account: NewAccount, role: Role, cause: Entry) -> Result<User> {
         let password_hash = self.passwords.hash(account.password, context::client()).await?;
         let now = self.clock().now();
         let user = User {
@@ -157,6 +167,7 @@ impl App {
             .finish(async move {
                 let mut transaction = database.begin(deadline).await?;
                 users::sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
+                audit::record(&mut transaction, cause.about(user.id).with(json!({"role": role.as_str()})), now).await?;
                 transaction.commit().await?;
                 Ok::<_, Error>(user)
             })

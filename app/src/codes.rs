@@ -15,6 +15,10 @@ table! {
     INVALID_CREDENTIALS = "invalid_credentials", 401, "Invalid e-mail or password";
     /// The refresh token is none, was used before, or its session has ended: the same words for all.
     INVALID_REFRESH_TOKEN = "invalid_refresh_token", 401, "Invalid or expired refresh token, please sign in again";
+    /// The password is right, and the account has a second factor.
+    SECOND_FACTOR_REQUIRED = "second_factor_required", 401, "A code of your second factor is needed";
+    /// No code of now, or one that was used.
+    INVALID_SECOND_FACTOR = "invalid_second_factor", 401, "Invalid or used code";
     /// Registration is closed to strangers.
     REGISTRATION_CLOSED = "registration_closed", 403, "Registration is closed";
     /// The cursor is none that a list of this order gave out.
@@ -23,14 +27,24 @@ table! {
     USER_NOT_FOUND = "user_not_found", 404, "User not found";
     /// No such session of the caller, or it has ended.
     SESSION_NOT_FOUND = "session_not_found", 404, "Session not found";
+    /// No such API key of the caller, or it has ended.
+    KEY_NOT_FOUND = "key_not_found", 404, "API key not found";
+    /// The account has no second factor, or none that waits to be confirmed.
+    SECOND_FACTOR_NOT_FOUND = "second_factor_not_found", 404, "Second factor not found";
     /// No such product, or it was removed.
     PRODUCT_NOT_FOUND = "product_not_found", 404, "Product not found";
     /// The address belongs to an account already.
     EMAIL_TAKEN = "email_taken", 409, "An account with this e-mail already exists";
     /// The number belongs to a product already.
     SKU_TAKEN = "sku_taken", 409, "A product with this SKU already exists";
+    /// There is one: it must be removed before another begins.
+    SECOND_FACTOR_ENABLED = "second_factor_enabled", 409, "A second factor is enabled already";
+    /// An account has a bounded number of API keys.
+    TOO_MANY_KEYS = "too_many_keys", 409, "The account has as many API keys as it may; revoke one first";
     /// The last administrator cannot go: nobody could let anybody in again.
     LAST_ADMIN = "last_admin", 409, "The last administrator cannot be removed or lose the role";
+    /// The service has no secret under which those of authenticators are sealed, or not the right one.
+    SECOND_FACTOR_UNAVAILABLE = "second_factor_unavailable", 503, "Second factors cannot be used on this service at the moment";
 }
 
 #[cfg(test)]

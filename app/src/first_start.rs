@@ -1,7 +1,7 @@
 //! What a new database needs before anyone can use it: the schema, an administrator, and in development the sample of the catalogue.
 
 use mainstay::auth::keys::Directory;
-use mainstay::auth::{Keys, Role};
+use mainstay::auth::{Keys, Role, Sealer};
 use mainstay::clock::Clock;
 use mainstay::error::{Error, Result, codes};
 use mainstay::store::{self, Database};
@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::app::App;
+use crate::audit::{Actor, Entry, actions};
 use crate::import::{self, Report};
 use crate::migrations::MIGRATIONS;
 use crate::settings::Settings;
@@ -58,12 +59,41 @@ pub fn keys(settings: &Settings) -> Result<Keys> {
     match (&given.folder, secret) {
         (Some(folder), secret) => Keys::open(Directory::new(folder, settings.stack.production()), secret.as_ref()),
         (None, Some(secret)) => Ok(Keys::from_secret(&secret)),
-        (None, None) => Ok(Keys::from_secret(&made_up_secret(settings)?)),
+        (None, None) => Ok(Keys::from_secret(&made_up_secret(settings, "development-jwt-secret")?)),
     }
 }
 
-fn made_up_secret(settings: &Settings) -> Result<SecretSlice<u8>> {
-    let path = settings.stack.data_dir.join("development-jwt-secret");
+/// Seals the secrets of authenticators: under the secrets of the settings, or in development under one that is made at the first start and kept in the data
+/// folder. Production makes nothing up, and takes no other secret in its stead: an operator who exchanges that one would lock out everybody with a second factor.
+///
+/// # Errors
+/// When the file of the secret can be neither read nor written.
+pub fn sealer(settings: &Settings) -> Result<Option<Sealer>> {
+    let mut secrets = settings.seal_secrets();
+    if secrets.is_empty() && !settings.stack.production() {
+        secrets.push(made_up_secret(settings, "development-seal-secret")?);
+    }
+    if secrets.is_empty() { Ok(None) } else { Sealer::new(&secrets).map(Some) }
+}
+
+/// Makes sure that the second factors in the database can be checked.
+///
+/// # Errors
+/// In production when they cannot: an instance that would lock people out does not start, and those that run go on.
+pub async fn check_second_factors(app: &App) -> Result<()> {
+    let production = app.settings.stack.production();
+    match app.second_factors.unreadable(&app.database).await? {
+        Some(words) if production => Err(Error::new(&codes::INTERNAL).with_message(words)),
+        Some(words) => {
+            tracing::warn!("{words}");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn made_up_secret(settings: &Settings, name: &str) -> Result<SecretSlice<u8>> {
+    let path = settings.stack.data_dir.join(name);
     kept_key(&path).map_err(|error| Error::new(&codes::INTERNAL).with_message(format!("{} cannot be used", path.display())).caused_by(error))
 }
 
@@ -115,7 +145,7 @@ pub async fn administrator(app: &App) -> Result<Option<MadeUpAdmin>> {
         _ => (MADE_UP_ADMIN.to_owned(), random_text(16).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?, true),
     };
     let account = NewAccount::parse(&email, ADMIN_NAME, password.clone())?;
-    match app.open_account(account, Role::Admin).await {
+    match app.open_account(account, Role::Admin, Entry::new(Actor::System, actions::USER_CREATED)).await {
         Ok(_) => Ok(made_up.then_some(MadeUpAdmin { email, password })),
         // Another instance was first.
         Err(error) if error.code() == &crate::codes::EMAIL_TAKEN => Ok(None),

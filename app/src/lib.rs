@@ -2,7 +2,9 @@
 //!
 //! [`app`] is the table of contents. A resource is one file: its routes, wire types and handlers, with its SQL beside it.
 
+pub mod api_keys;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod codes;
 pub mod docs;
@@ -17,7 +19,9 @@ pub mod migrations;
 pub mod page;
 pub mod products;
 pub mod search;
+pub mod second_factor;
 pub mod sessions;
 pub mod settings;
 pub mod sign_in;
+pub mod sweep;
 pub mod users;

@@ -21,8 +21,8 @@ use crate::first_start::{self, MadeUpAdmin};
 use crate::management;
 use crate::products;
 use crate::search::Search;
-use crate::sessions;
 use crate::settings::Settings;
+use crate::sweep;
 
 /// How a process ended, for its exit code (sysexits.h where it has one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,8 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
         tracing::warn!(folder = %settings.mail_dir.display(), "no SMTP_URL is set: mails go into a folder and reach nobody");
     }
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
-    let app = App::new(settings.clone(), database.clone(), search, keys, clock.clone())?;
+    let app = App::new(settings.clone(), database.clone(), search, keys, first_start::sealer(&settings)?, clock.clone())?;
+    first_start::check_second_factors(&app).await?;
     let mut sample = 0;
     if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {
         sample = first_start::sample(&database, &clock).await?.created;
@@ -175,7 +176,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(A
         }
     });
     app.jobs.start();
-    let sweeping = tokio::spawn(sessions::keep_swept(app.clone()));
+    let sweeping = tokio::spawn(sweep::keep_swept(app.clone()));
     app.health.ready();
     started(addresses);
 

@@ -21,6 +21,7 @@ use mainstay::jobs::{Enqueued, Failure, Job, Kinds, Running, enqueue};
 use mainstay::store::Session;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use self::message::{Sender, compose};
 use self::smtp::Smtp;
@@ -139,6 +140,19 @@ impl Mailer {
         }
         Ok(())
     }
+}
+
+/// The key of an event that somebody can make happen over and over: of one account there is one in ten minutes. The address of an account may not be its owner's,
+/// and nobody's mailbox is to be flooded by us.
+pub fn now_and_then(what: &str, account: Uuid, now: Timestamp) -> String {
+    const SPAN_S: i64 = 10 * 60;
+    format!("{what}:{account}:{}", now.as_second().div_euclid(SPAN_S))
+}
+
+/// What the service is called, by letters and elsewhere: the name in `MAIL_FROM`, or the domain of its address.
+pub fn service_name(mail_from: &str) -> String {
+    // Settings are checked at the start; a service without a name is still one.
+    Sender::parse(mail_from).map_or_else(|_| "API".to_owned(), |sender| sender.service().to_owned())
 }
 
 /// Checks `MAIL_FROM`.

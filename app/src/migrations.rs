@@ -16,5 +16,12 @@ macro_rules! migration {
 
 /// Every version, in order. The table of jobs is the foundation's.
 #[allow(clippy::zero_prefixed_literal)] // The number is the name of a file.
-pub static MIGRATIONS: Migrations =
-    Migrations(&[migration!(0001, "accounts"), migration!(0002, "products"), jobs::migration(0003), migration!(0004, "sessions")]);
+pub static MIGRATIONS: Migrations = Migrations(&[
+    migration!(0001, "accounts"),
+    migration!(0002, "products"),
+    jobs::migration(0003),
+    migration!(0004, "sessions"),
+    migration!(0005, "audit"),
+    migration!(0007, "second_factors"),
+    migration!(0008, "api_keys"),
+]);

@@ -177,7 +177,7 @@ async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> R
 /// Creates a product.
 ///
 /// For editors. The search finds it as soon as this answers.
-#[utoipa::path(post, path = "/api/products", tag = "products", operation_id = "createProduct", request_body = WriteProduct, security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/products", tag = "products", operation_id = "createProduct", request_body = WriteProduct, security(("bearer" = []), ("api_key" = ["products:write"])),
     responses((status = 201, description = "The product", body = Envelope<Product>, headers(("Location" = String, description = "The product's path"))), (status = 403, description = "forbidden"), (status = 409, description = "sku_taken")))]
 async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduct>) -> Result<Response> {
     let product = Product::new(input.parse()?, app.clock().now());
@@ -218,7 +218,7 @@ async fn change(app: &App, id: Uuid, edit: impl FnOnce(Product) -> Result<Conten
 /// Replaces a product.
 ///
 /// For editors. What is not given is gone.
-#[utoipa::path(put, path = "/api/products/{id}", tag = "products", operation_id = "replaceProduct", params(("id" = Uuid, Path, description = "The product")), request_body = WriteProduct, security(("bearer" = [])),
+#[utoipa::path(put, path = "/api/products/{id}", tag = "products", operation_id = "replaceProduct", params(("id" = Uuid, Path, description = "The product")), request_body = WriteProduct, security(("bearer" = []), ("api_key" = ["products:write"])),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn replace(
     State(app): State<App>,
@@ -233,7 +233,7 @@ async fn replace(
 /// Changes a product.
 ///
 /// For editors. A JSON merge patch (RFC 7396): what is absent stays, what is null goes.
-#[utoipa::path(patch, path = "/api/products/{id}", tag = "products", operation_id = "updateProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
+#[utoipa::path(patch, path = "/api/products/{id}", tag = "products", operation_id = "updateProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = []), ("api_key" = ["products:write"])),
     request_body(content((ChangeProduct = "application/merge-patch+json"), (ChangeProduct = "application/json"))),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn update(
@@ -248,7 +248,7 @@ async fn update(
 /// Removes a product.
 ///
 /// For editors. An administrator can bring it back.
-#[utoipa::path(delete, path = "/api/products/{id}", tag = "products", operation_id = "removeProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
+#[utoipa::path(delete, path = "/api/products/{id}", tag = "products", operation_id = "removeProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = []), ("api_key" = ["products:write"])),
     responses((status = 204, description = "The product is gone"), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found")))]
 async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<ProductId>) -> Result<StatusCode> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
@@ -263,7 +263,7 @@ async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<Pro
 /// Brings a removed product back.
 ///
 /// For administrators. One that was not removed stays as it is. Not when another product has taken its number meanwhile.
-#[utoipa::path(post, path = "/api/products/{id}/restore", tag = "products", operation_id = "restoreProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/products/{id}/restore", tag = "products", operation_id = "restoreProduct", params(("id" = Uuid, Path, description = "The product")), security(("bearer" = []), ("api_key" = ["admin"])),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());

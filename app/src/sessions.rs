@@ -9,11 +9,13 @@ pub mod sql;
 mod sweep;
 mod token;
 
+use std::fmt;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use mainstay::auth::{Admin, Change, SignedIn};
+use mainstay::auth::{Admin, Change, Person};
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path, PathId, parse_uuid_v4};
 use mainstay::stack::compress;
@@ -21,12 +23,15 @@ use mainstay::store;
 use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::api_keys;
 use crate::app::{App, Envelope};
+use crate::audit::{self, Actor, Entry, actions};
 use crate::codes;
 use crate::settings::SESSIONS_MAX_MOST;
 use crate::users::{self, User, UserId};
@@ -35,7 +40,7 @@ pub use device::Device;
 pub use rotation::Grant;
 use rotation::{Policy, Turn};
 pub use sql::{Because, Family};
-pub use sweep::{keep_swept, sweep};
+pub use sweep::sweep;
 pub use token::RefreshToken;
 
 /// The routes.
@@ -75,16 +80,38 @@ pub struct Signed {
     user: User,
 }
 
-/// Opens a session of an account and says who signed in. `verified` is the password hash that was found right, if one was asked for.
+/// What somebody typed who signs in.
+pub struct Typed {
+    /// The hash against which the password was found right.
+    pub hash: String,
+    /// A code of the second factor.
+    pub code: Option<SecretString>,
+}
+
+impl fmt::Debug for Typed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Typed(..)")
+    }
+}
+
+/// Opens a session of an account. Whoever typed a password is asked for a second factor if the account has one; nobody else is.
 ///
 /// # Errors
-/// [`codes::INVALID_CREDENTIALS`] when the account may not sign in anymore.
-pub async fn open(app: &App, account: Uuid, verified: Option<String>, device: Device) -> Result<Grant> {
+/// [`codes::INVALID_CREDENTIALS`] when the account may not sign in anymore; [`codes::SECOND_FACTOR_REQUIRED`], [`codes::INVALID_SECOND_FACTOR`].
+pub async fn open(app: &App, account: Uuid, typed: Option<Typed>, device: Device) -> Result<Grant> {
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
-    let policy = Policy::of(&app.settings);
+    let (policy, factors) = (Policy::of(&app.settings), app.second_factors.clone());
     let write = async move {
         let mut transaction = database.begin(deadline).await?;
-        let begun = rotation::begin(&mut transaction, account, verified.as_deref(), &device, policy, now, &SystemRandom::new()).await?;
+        let hash = typed.as_ref().map(|typed| typed.hash.as_str());
+        let begun = rotation::begin(&mut transaction, account, hash, &device, policy, now, &SystemRandom::new()).await?;
+        if let Some(typed) = &typed {
+            // Here, under the lock of the account: a factor that is enabled meanwhile ends this session or is asked for, and a code is used if this commits.
+            factors.take(&mut transaction, account, typed.code.as_ref(), now).await?;
+        }
+        let detail = json!({"session": begun.grant.session, "displaced": begun.displaced});
+        let entry = Entry::new(Actor::Person(account), actions::SESSION_OPENED).about(account).from(&device).with(detail);
+        audit::record(&mut transaction, entry, now).await?;
         match begun.displaced {
             0 => transaction.commit().await?,
             _ => auth.commit(transaction, Change::Account(account)).await?,
@@ -167,6 +194,9 @@ pub async fn exchange(app: &App, presented: RefreshToken, device: Device) -> Res
 /// Ends a session of which two parties have tokens. Everything that is to happen then happens in this transaction, once: a family ends once.
 async fn reuse_detected(session: &mut store::Session, family: &Family, device: &Device, now: Timestamp) -> Result<()> {
     sql::revoke(session, family.account, family.session, Because::TokenReused, now).await?;
+    let entry =
+        Entry::new(Actor::Stranger, actions::SESSION_REFUSED_REUSE).about(family.account).from(device).with(json!({"session": family.session}));
+    audit::record(session, entry, now).await?;
     metrics::counter!("mainstay_refresh_tokens_reused_total").increment(1);
     tracing::warn!(account = %family.account, session = %family.session, address = %device.address, "a refresh token was used again: its session was ended");
     Ok(())
@@ -192,16 +222,16 @@ struct Logout {
 /// Without a body, ends the session of the access token. Its tokens are refused by every instance from now on.
 #[utoipa::path(post, path = "/api/auth/logout", tag = "sign-in", operation_id = "logout", request_body = Option<Logout>, security((), ("bearer" = [])),
     responses((status = 204, description = "The session has ended")))]
-async fn logout(State(app): State<App>, caller: Result<SignedIn, Error>, input: Option<Json<Option<Logout>>>) -> Result<StatusCode> {
+async fn logout(State(app): State<App>, caller: Result<Person, Error>, device: Device, input: Option<Json<Option<Logout>>>) -> Result<StatusCode> {
     match input.and_then(|Json(input)| input?.refresh_token) {
         Some(token) => {
             if let Some(token) = RefreshToken::parse(token.expose_secret()) {
-                end_family(&app, token).await?;
+                end_family(&app, token, &device).await?;
             }
         }
         None => {
             let caller = caller?;
-            end(&app, caller.account, caller.session, Because::SignedOut).await?;
+            end(&app, caller.account, caller.session, Because::SignedOut, &device).await?;
         }
     }
     Ok(StatusCode::NO_CONTENT)
@@ -212,8 +242,8 @@ async fn logout(State(app): State<App>, caller: Result<SignedIn, Error>, input: 
 /// Ends all sessions of the caller's account, this one as well.
 #[utoipa::path(post, path = "/api/auth/logout-all", tag = "sign-in", operation_id = "logoutAll", security(("bearer" = [])),
     responses((status = 204, description = "The sessions have ended")))]
-async fn logout_all(State(app): State<App>, caller: SignedIn) -> Result<StatusCode> {
-    end_all(&app, caller.account, Because::SignedOutEverywhere).await?;
+async fn logout_all(State(app): State<App>, caller: Person, device: Device) -> Result<StatusCode> {
+    end_all(&app, caller, caller.account, Because::SignedOutEverywhere, &device).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -248,7 +278,7 @@ pub struct SessionView {
 /// All that have not ended, the one used last first; there are `SESSIONS_MAX` at most.
 #[utoipa::path(get, path = "/api/auth/sessions", tag = "sign-in", operation_id = "listSessions", security(("bearer" = [])),
     responses((status = 200, description = "The sessions", body = Envelope<Vec<SessionView>>)))]
-async fn list(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envelope<Vec<SessionView>>>> {
+async fn list(State(app): State<App>, caller: Person) -> Result<axum::Json<Envelope<Vec<SessionView>>>> {
     let listed = sql::list(&mut *app.read().await?, caller.account, app.clock().now(), i64::from(SESSIONS_MAX_MOST)).await?;
     let view = |session: sql::Listed| SessionView {
         id: session.id,
@@ -278,32 +308,35 @@ impl PathId for SessionId {
 /// The one of the access token as well.
 #[utoipa::path(delete, path = "/api/auth/sessions/{id}", tag = "sign-in", operation_id = "removeSession", params(("id" = Uuid, Path, description = "The session")), security(("bearer" = [])),
     responses((status = 204, description = "The session has ended"), (status = 404, description = "session_not_found")))]
-async fn remove(State(app): State<App>, caller: SignedIn, Path(SessionId(id)): Path<SessionId>) -> Result<StatusCode> {
+async fn remove(State(app): State<App>, caller: Person, device: Device, Path(SessionId(id)): Path<SessionId>) -> Result<StatusCode> {
     // Somebody else's session does not exist here, to the owner of none and to an administrator alike.
-    if !end(&app, caller.account, id, Because::EndedByOwner).await? {
+    if !end(&app, caller.account, id, Because::EndedByOwner, &device).await? {
         return Err(Error::new(&codes::SESSION_NOT_FOUND));
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends all sessions of an account.
+/// Ends all sessions and API keys of an account.
 ///
 /// For administrators: when a device is lost, or an account is in the wrong hands. Its owner can sign in again.
-#[utoipa::path(delete, path = "/api/users/{id}/sessions", tag = "users", operation_id = "removeUserSessions", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
-    responses((status = 204, description = "The sessions have ended"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
-async fn remove_all(State(app): State<App>, _: Admin, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
-    end_all(&app, id, Because::EndedByAdministrator).await?;
+#[utoipa::path(delete, path = "/api/users/{id}/sessions", tag = "users", operation_id = "removeUserSessions", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["admin"])),
+    responses((status = 204, description = "The sessions and API keys have ended"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
+async fn remove_all(State(app): State<App>, Admin(caller): Admin, device: Device, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
+    end_all(&app, caller, id, Because::EndedByAdministrator, &device).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends a session of an account. Had it not ended yet?
-async fn end(app: &App, account: Uuid, session: Uuid, because: Because) -> Result<bool> {
+/// Ends a session of an account, by whoever has one of its tokens. Had it not ended yet?
+async fn end(app: &App, account: Uuid, session: Uuid, because: Because, device: &Device) -> Result<bool> {
+    let entry = Entry::new(Actor::Person(account), actions::SESSION_ENDED).about(account).from(device);
+    let entry = entry.with(json!({"session": session, "because": because.as_str()}));
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     let write = async move {
         let mut transaction = database.begin(deadline).await?;
         if !sql::revoke(&mut transaction, account, session, because, now).await? {
             return Ok(false);
         }
+        audit::record(&mut transaction, entry, now).await?;
         auth.commit(transaction, Change::Session { account, session }).await?;
         Ok::<_, Error>(true)
     };
@@ -311,25 +344,34 @@ async fn end(app: &App, account: Uuid, session: Uuid, because: Because) -> Resul
 }
 
 /// Ends the session of a refresh token, if there is one. Whoever has any token of it may end it: the worst that comes of a stolen one.
-async fn end_family(app: &App, token: RefreshToken) -> Result<()> {
+async fn end_family(app: &App, token: RefreshToken, device: &Device) -> Result<()> {
     let mut connection = app.read().await?;
     let Some((account, session)) = sql::of_family(&mut connection, &token.family()).await? else { return Ok(()) };
     drop(connection);
-    end(app, account, session, Because::SignedOut).await.map(drop)
+    end(app, account, session, Because::SignedOut, device).await.map(drop)
 }
 
-/// Ends all sessions of an account.
+/// Ends all sessions of an account, and if an administrator takes it out of the wrong hands its API keys too: whoever had a session may have made one.
 ///
 /// # Errors
 /// [`codes::USER_NOT_FOUND`].
-pub async fn end_all(app: &App, account: Uuid, because: Because) -> Result<()> {
+pub async fn end_all(app: &App, actor: impl Into<Actor>, account: Uuid, because: Because, device: &Device) -> Result<()> {
+    let entry = Entry::new(actor, actions::SESSIONS_ENDED).about(account).from(device);
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     let write = async move {
         let mut transaction = database.begin(deadline).await?;
         users::sql::lock(&mut transaction, account).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
-        match sql::revoke_all(&mut transaction, account, 0, because, now).await? {
+        let mut ended = sql::revoke_all(&mut transaction, account, 0, because, now).await?;
+        if because == Because::EndedByAdministrator {
+            ended += api_keys::sql::revoke_all(&mut transaction, account, now).await?;
+        }
+        match ended {
             0 => Ok(transaction.commit().await?),
-            _ => auth.commit(transaction, Change::Account(account)).await,
+            ended => {
+                let entry = entry.with(json!({"sessions": ended, "because": because.as_str()}));
+                audit::record(&mut transaction, entry, now).await?;
+                auth.commit(transaction, Change::Account(account)).await
+            }
         }
     };
     app.writes.finish(write).await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay::auth::{PasswordContext, Passwords};
 use mainstay::config::{self, Entry, Knob, Problems, Reader, Setting};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 
 use crate::mail;
 
@@ -16,6 +16,11 @@ use crate::users::SERVICE_NAME;
 pub const REFRESH_REUSE_WINDOW_MAX: Duration = Duration::from_secs(60);
 /// What one account may have of sessions at most: a list that a person can read, and a hundred times what anybody needs.
 pub const SESSIONS_MAX_MOST: u32 = 1_000;
+/// The 256 bits that every secret of the service has.
+const SEAL_SECRET_BYTES_MIN: usize = 32;
+
+/// No shorter: the triggers of the audit trail keep this much whatever the setting says.
+const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(31 * 86_400);
 
 /// Who may open an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +65,10 @@ pub struct Settings {
     pub session_max_age: Duration,
     /// Sessions of one account.
     pub sessions_max: u32,
+    /// Secrets under which those of authenticators are sealed, with commas between them: the first one seals, all of them open.
+    pub seal_secret: Option<SecretString>,
+    /// How long entries of the audit trail are kept.
+    pub audit_retention: Duration,
     /// The first administrator.
     pub admin_email: Option<String>,
     /// The first administrator's password.
@@ -120,6 +129,13 @@ impl Settings {
                     .default("100")
                     .between(1, SESSIONS_MAX_MOST.into()),
             ),
+            audit_retention: reader.read(
+                Knob::new("AUDIT_RETENTION", "How long the audit trail is kept").default("365d").within(AUDIT_RETENTION_MIN, 10 * year),
+            ),
+            seal_secret: reader.read(
+                Knob::new("SEAL_SECRET", "Seals the secrets of second factors, at least 32 bytes. To exchange it, put the new one and a comma before it: the first seals, all open")
+                    .default_says("made at first start in development; none in production, which then offers no second factor"),
+            ),
             admin_email: reader
                 .read(Knob::new("ADMIN_EMAIL", "E-mail of the first administrator, made at the first start").default_says("made up in development")),
             admin_password: reader
@@ -154,6 +170,10 @@ impl Settings {
             stack,
         };
         settings.judge_mail(&mut reader);
+        if let Some(short) = settings.seal_secrets().iter().map(|secret| secret.expose_secret().len()).find(|length| *length < SEAL_SECRET_BYTES_MIN)
+        {
+            reader.problem("SEAL_SECRET", format!("has one of {short} bytes; each needs at least {SEAL_SECRET_BYTES_MIN}"));
+        }
         // Else the session would end before the access token that was given with it.
         for (name, life) in [("REFRESH_EXPIRY", settings.refresh_expiry), ("SESSION_MAX_AGE", settings.session_max_age)] {
             if life < settings.stack.jwt_expiry {
@@ -171,6 +191,12 @@ impl Settings {
             reader.problem("ADMIN_PASSWORD", flaw.message);
         }
         reader.finish().map(|entries| (settings, entries))
+    }
+
+    /// The secrets of `SEAL_SECRET`, in order. None if it is not set.
+    pub fn seal_secrets(&self) -> Vec<SecretSlice<u8>> {
+        let listed = self.seal_secret.iter().flat_map(|secrets| secrets.expose_secret().split(','));
+        listed.map(|secret| SecretSlice::from(secret.trim().as_bytes().to_vec())).collect()
     }
 
     /// Rules of mails.

@@ -14,8 +14,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::{App, Envelope};
+use crate::audit::{Actor, Entry, actions};
 use crate::codes;
-use crate::sessions::{self, Device, Signed};
+use crate::sessions::{self, Device, Signed, Typed};
 use crate::settings::Registration;
 use crate::users::{self, Email, NewAccount, User};
 
@@ -51,12 +52,12 @@ struct Register {
 /// make two addresses different.
 #[utoipa::path(post, path = "/api/auth/register", tag = "sign-in", operation_id = "register", request_body = Register, security(()),
     responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "registration_closed"), (status = 409, description = "email_taken")))]
-async fn register(State(app): State<App>, Json(input): Json<Register>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
+async fn register(State(app): State<App>, device: Device, Json(input): Json<Register>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
     if app.settings.registration == Registration::Closed {
         return Err(Error::new(&codes::REGISTRATION_CLOSED));
     }
     let account = NewAccount::parse(&input.email, &input.name, input.password)?;
-    let user = app.open_account(account, Role::User).await?;
+    let user = app.open_account(account, Role::User, Entry::new(Actor::Stranger, actions::USER_REGISTERED).from(&device)).await?;
     Ok((StatusCode::CREATED, Envelope::of(user)))
 }
 
@@ -71,13 +72,18 @@ struct Login {
     /// The password.
     #[schema(value_type = String, format = Password, example = "a long sentence is best", max_length = 128, pattern = r"^[^\u0000]*$")]
     password: SecretString,
+    /// If the account has a second factor: six digits of the authenticator, or a recovery code.
+    #[schema(value_type = Option<String>, example = "287082", max_length = 64, pattern = r"^[^\u0000]*$")]
+    code: Option<SecretString>,
 }
 
 /// Signs in.
 ///
-/// An unknown account and a wrong password get the same answer after the same time. Each sign-in opens a session of its own.
+/// An unknown account and a wrong password get the same answer after the same time. With the right password of an account that has a second factor the answer
+/// is `second_factor_required`, and the sign-in is sent again with a `code`. Each sign-in opens a session of its own.
 #[utoipa::path(post, path = "/api/auth/login", tag = "sign-in", operation_id = "login", request_body = Login, security(()),
-    responses((status = 200, description = "An access token and a refresh token", body = Envelope<Signed>), (status = 401, description = "invalid_credentials")))]
+    responses((status = 200, description = "An access token and a refresh token", body = Envelope<Signed>), (status = 401, description = "invalid_credentials, second_factor_required, invalid_second_factor"),
+        (status = 429, description = "too_many_attempts"), (status = 503, description = "second_factor_unavailable")))]
 async fn login(State(app): State<App>, device: Device, Json(input): Json<Login>) -> Result<Response> {
     let refused = || Error::new(&codes::INVALID_CREDENTIALS);
     // An address that cannot be one, and a password that cannot be one, still cost the time of a real try.
@@ -86,9 +92,12 @@ async fn login(State(app): State<App>, device: Device, Json(input): Json<Login>)
         Some(email) => users::sql::credentials(&mut *app.read().await?, email).await?,
         None => None,
     };
-    let (account, hash) = known.map_or((None, None), |(id, hash, _)| (Some(id), Some(hash)));
-    let verified = app.passwords.verify(input.password, hash.clone(), context::client()).await?;
-    let account = account.filter(|_| verified.right).ok_or_else(refused)?;
-    let grant = sessions::open(&app, account, hash, device).await?;
+    let hash = known.as_ref().map(|(_, hash, _)| hash.clone());
+    let verified = app.passwords.verify(input.password, hash, context::client()).await?;
+    let (account, hash, _) = known.filter(|_| verified.right).ok_or_else(refused)?;
+    // That a code is missing tells only whoever has the password already, and no more than a sign-in without a second factor would tell: that it is right.
+    let counts = input.code.is_some();
+    let opened = sessions::open(&app, account, Some(Typed { hash, code: input.code }), device);
+    let grant = if counts { app.second_factors.counted(account, opened).await? } else { opened.await? };
     sessions::signed(&app, &grant).await
 }

@@ -11,14 +11,17 @@ use mainstay::auth::{Admin, Change, Role, SignedIn};
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path, PathId, Query, parse_uuid_v4};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::app::{App, Envelope};
+use crate::audit::{self, Entry, actions};
 use crate::codes;
 use crate::page::{self, Page, PageMeta};
+use crate::sessions::Device;
 
 pub use input::{ChangeUser, CreateUser, Email, NewAccount, PersonName, SERVICE_NAME, email_schema};
 
@@ -81,7 +84,7 @@ struct ListParams {
 /// Lists accounts, oldest first.
 ///
 /// For administrators. By page: `meta.next_cursor` and the `Link` header lead to the next one.
-#[utoipa::path(get, path = "/api/users", tag = "users", operation_id = "listUsers", params(ListParams), security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/users", tag = "users", operation_id = "listUsers", params(ListParams), security(("bearer" = []), ("api_key" = ["admin"])),
     responses((status = 200, description = "A page of accounts", body = Page<User, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 403, description = "forbidden"), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let limit = page::limit(params.limit)?;
@@ -97,18 +100,23 @@ async fn list(State(app): State<App>, _: Admin, uri: Uri, Query(params): Query<L
 /// Creates an account of any role.
 ///
 /// For administrators.
-#[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "createUser", request_body = CreateUser, security(("bearer" = [])),
+#[utoipa::path(post, path = "/api/users", tag = "users", operation_id = "createUser", request_body = CreateUser, security(("bearer" = []), ("api_key" = ["admin"])),
     responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 409, description = "email_taken")))]
-async fn create(State(app): State<App>, _: Admin, Json(input): Json<CreateUser>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
+async fn create(
+    State(app): State<App>,
+    Admin(caller): Admin,
+    device: Device,
+    Json(input): Json<CreateUser>,
+) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
     let (account, role) = input.parse()?;
-    let user = app.open_account(account, role).await?;
+    let user = app.open_account(account, role, Entry::new(caller, actions::USER_CREATED).from(&device)).await?;
     Ok((StatusCode::CREATED, Envelope::of(user)))
 }
 
 /// Shows the caller's own account.
 ///
 /// The account of the access token, as it is now.
-#[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "showMe", security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/users/me", tag = "users", operation_id = "showMe", security(("bearer" = []), ("api_key" = ["read"])),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 404, description = "user_not_found")))]
 async fn me(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envelope<User>>> {
     found(&app, caller.account).await
@@ -117,7 +125,7 @@ async fn me(State(app): State<App>, caller: SignedIn) -> Result<axum::Json<Envel
 /// Shows an account.
 ///
 /// One's own, or any to an administrator.
-#[utoipa::path(get, path = "/api/users/{id}", tag = "users", operation_id = "showUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+#[utoipa::path(get, path = "/api/users/{id}", tag = "users", operation_id = "showUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["read"])),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found")))]
 async fn show(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<axum::Json<Envelope<User>>> {
     caller.itself_or_admin(id)?;
@@ -132,12 +140,13 @@ async fn found(app: &App, id: Uuid) -> Result<axum::Json<Envelope<User>>> {
 /// Changes an account.
 ///
 /// A JSON merge patch (RFC 7396): what is absent stays. The name by its owner, the role by administrators only.
-#[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+#[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["account:write"])),
     request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn update(
     State(app): State<App>,
     caller: SignedIn,
+    device: Device,
     Path(UserId(id)): Path<UserId>,
     Json(input): Json<ChangeUser>,
 ) -> Result<axum::Json<Envelope<User>>> {
@@ -159,9 +168,13 @@ async fn update(
                     sql::another_admin(&mut transaction, id).await?;
                 }
                 sql::set_role(&mut transaction, id, role, now).await?;
+                let detail = json!({"from": current.role.as_str(), "to": role.as_str()});
+                let entry = Entry::new(caller, actions::USER_ROLE_CHANGED).about(id).from(&device).with(detail);
+                audit::record(&mut transaction, entry, now).await?;
             }
             if let Some(name) = &change.name {
                 sql::set_name(&mut transaction, id, name, now).await?;
+                audit::record(&mut transaction, Entry::new(caller, actions::USER_RENAMED).about(id).from(&device), now).await?;
             }
             let user = sql::find(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
             if user.role == current.role {
@@ -178,11 +191,11 @@ async fn update(
 /// Removes an account with its profile.
 ///
 /// One's own, or any by an administrator. The last administrator cannot go.
-#[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = [])),
+#[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["account:write"])),
     responses((status = 204, description = "The account is gone"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
-async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
+async fn remove(State(app): State<App>, caller: SignedIn, device: Device, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {
     caller.itself_or_admin(id)?;
-    let (database, auth, deadline) = (app.database.clone(), app.auth.clone(), app.deadline());
+    let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     app.writes
         .finish(async move {
             let mut transaction = database.begin(deadline).await?;
@@ -191,6 +204,7 @@ async fn remove(State(app): State<App>, caller: SignedIn, Path(UserId(id)): Path
                 sql::another_admin(&mut transaction, id).await?;
             }
             sql::delete(&mut transaction, id).await?;
+            audit::record(&mut transaction, Entry::new(caller, actions::USER_REMOVED).about(id).from(&device), now).await?;
             auth.commit(transaction, Change::Account(id)).await
         })
         .await?;

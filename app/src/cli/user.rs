@@ -7,7 +7,9 @@ use clap::Subcommand;
 use mainstay::auth::{Passwords, Role};
 use mainstay::error::{Error, Result};
 use secrecy::SecretString;
+use serde_json::json;
 
+use crate::audit::{self, Actor, Entry, actions};
 use crate::settings::Settings;
 use crate::users::{Email, NewAccount, User, sql};
 use crate::{codes, first_start, life};
@@ -46,6 +48,8 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
             let user = User { id: uuid::Uuid::new_v4(), email, name, role, created_at: now, updated_at: now };
             let mut transaction = database.begin(None).await?;
             sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
+            let entry = Entry::new(Actor::CommandLine, actions::USER_CREATED).about(user.id).with(json!({"role": role.as_str()}));
+            audit::record(&mut transaction, entry, now).await?;
             transaction.commit().await?;
             super::print(&format!("{} {}\n", user.id, user.role));
         }
@@ -57,7 +61,10 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
             if current == Role::Admin && role != Role::Admin {
                 sql::another_admin(&mut transaction, id).await?;
             }
-            sql::set_role(&mut transaction, id, role, super::clock().now()).await?;
+            let now = super::clock().now();
+            sql::set_role(&mut transaction, id, role, now).await?;
+            let detail = json!({"from": current.as_str(), "to": role.as_str()});
+            audit::record(&mut transaction, Entry::new(Actor::CommandLine, actions::USER_ROLE_CHANGED).about(id).with(detail), now).await?;
             transaction.commit().await?;
             super::print(&format!("{id} {role}\n"));
         }

@@ -99,6 +99,8 @@ pub enum Letter {
     SessionRevokedForReuse,
     /// The second factor was added, changed or removed.
     SecondFactorChanged,
+    /// An API key was made.
+    KeyMade,
     /// The account was disabled.
     AccountDisabled,
 }
@@ -130,6 +132,7 @@ impl Letter {
             Self::AddressChanged => template!("address_changed"),
             Self::SessionRevokedForReuse => template!("session_revoked_for_reuse"),
             Self::SecondFactorChanged => template!("second_factor_changed"),
+            Self::KeyMade => template!("key_made"),
             Self::AccountDisabled => template!("account_disabled"),
         }
     }
@@ -179,6 +182,7 @@ pub(super) mod tests {
             Letter::AddressChanged,
             Letter::SessionRevokedForReuse,
             Letter::SecondFactorChanged,
+            Letter::KeyMade,
             Letter::AccountDisabled,
         ]
     }

@@ -27,18 +27,22 @@ pub enum Because {
     EndedByAdministrator,
     /// A refresh token was used again: one of two clients is a thief.
     TokenReused,
+    /// The account got a second factor, and it was opened without.
+    SecondFactorAdded,
     /// There were too many.
     Displaced,
 }
 
 impl Because {
-    fn as_str(self) -> &'static str {
+    /// In the table and in the audit trail.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::SignedOut => "signed_out",
             Self::SignedOutEverywhere => "signed_out_everywhere",
             Self::EndedByOwner => "ended_by_owner",
             Self::EndedByAdministrator => "ended_by_administrator",
             Self::TokenReused => "token_reused",
+            Self::SecondFactorAdded => "second_factor_added",
             Self::Displaced => "displaced",
         }
     }
@@ -188,6 +192,12 @@ pub async fn revoke_all(session: &mut Session, account: Uuid, spared: u32, becau
     let text = "UPDATE sessions SET revoked_at = $2, expires_at = $2, revoked_because = $3 WHERE id IN \
                 (SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY last_used_at DESC, id LIMIT 100000 OFFSET $4)";
     Ok(query(text).bind(account).bind(now).bind(because.as_str()).bind(i64::from(spared)).execute(session).await?)
+}
+
+/// Ends all sessions of an account but this one. How many ended? With the account locked, as for [`revoke_all`].
+pub async fn revoke_others(session: &mut Session, account: Uuid, spared: Uuid, because: Because, now: Timestamp) -> Result<u64> {
+    let text = "UPDATE sessions SET revoked_at = $2, expires_at = $2, revoked_because = $3 WHERE user_id = $1 AND id <> $4 AND revoked_at IS NULL AND expires_at > $2";
+    Ok(query(text).bind(account).bind(now).bind(because.as_str()).bind(spared).execute(session).await?)
 }
 
 /// The sessions of an account that have not ended, the one used last first.

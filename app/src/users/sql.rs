@@ -1,17 +1,13 @@
 //! The SQL of accounts: plain functions on a session, so that they compose in a transaction.
 
-use std::time::Instant;
-
 use jiff::Timestamp;
 use mainstay::auth::Role;
-use mainstay::auth::caller::{Accounts, RoleFuture};
-use mainstay::clock::Clock;
 use mainstay::error::{Error, Result};
-use mainstay::store::{Database, Row, Session, query};
+use mainstay::store::{Row, Session, query};
 use uuid::Uuid;
 
 use super::{Email, PersonName, User};
-use crate::{codes, sessions};
+use crate::codes;
 
 const SELECT: &str = "SELECT u.id, u.email, u.role, p.name, u.created_at, CASE WHEN p.updated_at > u.updated_at THEN p.updated_at ELSE u.updated_at END AS changed_at \
                       FROM users u JOIN profiles p ON p.user_id = u.id";
@@ -136,22 +132,4 @@ pub async fn another_admin(session: &mut Session, id: Uuid) -> Result<()> {
 /// Is there any account yet?
 pub async fn any(session: &mut Session) -> Result<bool> {
     Ok(query("SELECT 1 AS one FROM users LIMIT 1").fetch_optional(session).await?.is_some())
-}
-
-/// The tables of accounts and sessions, as the foundation asks them.
-#[derive(Debug, Clone)]
-pub struct AccountsTable {
-    /// Where they are.
-    pub database: Database,
-    /// By which sessions end.
-    pub clock: Clock,
-}
-
-impl Accounts for AccountsTable {
-    fn standing(&self, account: Uuid, session: Uuid, deadline: Option<Instant>) -> RoleFuture<'_> {
-        Box::pin(async move {
-            let mut connection = self.database.acquire(deadline).await?;
-            sessions::sql::standing(&mut connection, account, session, self.clock.now()).await
-        })
-    }
 }

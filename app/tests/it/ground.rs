@@ -17,6 +17,7 @@ use mainstay::metrics::Metrics;
 use mainstay::serve::{self, Drain, Limits, Report};
 use mainstay::store::{self, Database, Dialect, query};
 use mainstay_app::app::App;
+use mainstay_app::audit::{Actor, Entry, actions};
 use mainstay_app::life;
 use mainstay_app::sessions::{self, Device};
 use mainstay_app::settings::Settings;
@@ -204,7 +205,8 @@ impl Service {
     pub(crate) async fn account(&self, role: Role) -> Account {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
         let email = format!("{role}-{number}@example.com");
-        let user = self.app.open_account(NewAccount::parse(&email, "Somebody", PASSWORD.into()).unwrap(), role).await.unwrap();
+        let account = NewAccount::parse(&email, "Somebody", PASSWORD.into()).unwrap();
+        let user = self.app.open_account(account, role, Entry::new(Actor::System, actions::USER_CREATED)).await.unwrap();
         self.signed_in(user.id).await
     }
 

@@ -34,6 +34,8 @@ mod ground;
 mod process;
 mod smtp_server;
 
+mod api_keys;
+mod audit;
 mod import;
 mod keys;
 mod life;
@@ -42,6 +44,7 @@ mod openapi;
 mod products;
 mod resilience;
 mod search;
+mod second_factor;
 mod sessions;
 mod standing;
 mod strangers;

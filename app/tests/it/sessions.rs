@@ -30,19 +30,19 @@ on_both! {
 }
 
 /// A time that the test moves.
-struct Time(Arc<AtomicI64>);
+pub(crate) struct Time(Arc<AtomicI64>);
 
 impl Time {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(AtomicI64::new(Timestamp::now().as_second())))
     }
 
-    fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let second = self.0.clone();
         Clock::from_fn(move || Timestamp::from_second(second.load(Ordering::SeqCst)).unwrap())
     }
 
-    fn pass(&self, seconds: i64) {
+    pub(crate) fn pass(&self, seconds: i64) {
         self.0.fetch_add(seconds, Ordering::SeqCst);
     }
 }

@@ -30,7 +30,7 @@ mod only {
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// Two instances over one database.
-async fn two(ground: &Ground) -> (Service, Service) {
+pub(crate) async fn two(ground: &Ground) -> (Service, Service) {
     let folder = ground.file("other").display().to_string();
     let (one, other) = (ground.start(&[]).await, ground.start(&[("DATA_DIR", &folder)]).await);
     for service in [&one, &other] {

@@ -1,32 +1,39 @@
-//! The document walked by a stranger, a user and an editor: nobody gets further than a reviewer has written down.
+//! The document walked by a stranger, a user, an editor, and API keys of each scope: nobody gets further than a reviewer has written down.
 //!
 //! A route that is added without thinking of who may use it fails here: it is neither in `public.txt` nor in the tables below.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mainstay::auth::Role;
+use mainstay::auth::{Role, Scope};
+use mainstay_app::api_keys::KEYS;
+use ring::rand::SystemRandom;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::api_keys::key;
 use crate::client::{Answer, Client};
-use crate::ground::{Ground, PASSWORD, Service};
+use crate::ground::{Account, Ground, PASSWORD, Service};
 
 on_both! {
     what_is_public_is_what_a_reviewer_has_seen
     a_stranger_is_refused_wherever_the_document_asks_for_a_token
     a_user_and_an_editor_may_do_what_the_tables_say_and_no_more
+    a_key_may_do_what_the_document_says_of_its_scope_and_no_more_than_its_account
     every_answer_has_a_status_that_the_document_declares
 }
 
 /// What a user may not do. Paths with an `{id}` mean somebody else's.
-const REFUSED_TO_USERS: [&str; 11] = [
+const REFUSED_TO_USERS: [&str; 13] = [
+    "GET /api/audit",
     "GET /api/users",
     "POST /api/users",
     "GET /api/users/{id}",
     "PATCH /api/users/{id}",
     "DELETE /api/users/{id}",
     "DELETE /api/users/{id}/sessions",
+    "DELETE /api/users/{id}/totp",
     "POST /api/products",
     "PUT /api/products/{id}",
     "PATCH /api/products/{id}",
@@ -35,21 +42,33 @@ const REFUSED_TO_USERS: [&str; 11] = [
 ];
 
 /// What an editor may not do.
-const REFUSED_TO_EDITORS: [&str; 7] = [
+const REFUSED_TO_EDITORS: [&str; 9] = [
+    "GET /api/audit",
     "GET /api/users",
     "POST /api/users",
     "GET /api/users/{id}",
     "PATCH /api/users/{id}",
     "DELETE /api/users/{id}",
     "DELETE /api/users/{id}/sessions",
+    "DELETE /api/users/{id}/totp",
     "POST /api/products/{id}/restore",
 ];
+
+fn refused_to(role: Role) -> &'static [&'static str] {
+    match role {
+        Role::User => &REFUSED_TO_USERS,
+        Role::Editor => &REFUSED_TO_EDITORS,
+        Role::Admin => &[],
+    }
+}
 
 /// One operation of the document.
 struct Operation {
     method: String,
     path: String,
     public: bool,
+    /// The scope that lets an API key in, if any does.
+    scope: Option<String>,
     has_query: bool,
     media_types: Vec<String>,
     body: Value,
@@ -75,12 +94,25 @@ impl Operation {
         let mut body = self.body.clone();
         if body.get("email").is_some() {
             body["email"] = json!(format!("{}@example.net", Uuid::new_v4().simple()));
+        }
+        if body.get("password").is_some() {
             body["password"] = json!(PASSWORD);
         }
         if body.get("sku").is_some() {
             body["sku"] = json!(Uuid::new_v4());
         }
         body
+    }
+
+    /// What it is about if it is about what is the caller's own: another session or key of his; else what [`Operation::target`] says.
+    async fn target_of(&self, service: &Service, caller: &Account) -> Uuid {
+        if self.path.starts_with("/api/auth/sessions/") {
+            return service.signed_in(caller.id).await.session;
+        }
+        if self.path.starts_with("/api/auth/keys/") {
+            return key(caller, &["read"]).await.0.parse().unwrap();
+        }
+        self.target(service).await
     }
 
     /// Something that the operation is about: an account of somebody else, or a product, both new.
@@ -109,6 +141,7 @@ async fn operations(service: &Service) -> Vec<Operation> {
                 path: path.clone(),
                 // One of the requirements is enough, and an empty one is met by nobody in particular (OpenAPI 3.1, 4.8.30).
                 public: security.is_empty() || security.iter().any(|requirement| requirement.as_object().unwrap().is_empty()),
+                scope: security.iter().find_map(|requirement| Some(requirement.get("api_key")?[0].as_str().unwrap().to_owned())),
                 has_query: operation["parameters"].as_array().is_some_and(|parameters| parameters.iter().any(|parameter| parameter["in"] == "query")),
                 body: content.values().next().map_or(Value::Null, |media| example(&document, &media["schema"])),
                 media_types: content.keys().cloned().collect(),
@@ -149,11 +182,9 @@ async fn what_is_public_is_what_a_reviewer_has_seen(ground: Arc<Ground>) {
 async fn a_stranger_is_refused_wherever_the_document_asks_for_a_token(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     let stranger = service.stranger();
-    let token_of_nobody = {
-        use secrecy::ExposeSecret;
-        let token = service.app.auth.tokens().issue(Uuid::new_v4(), Uuid::new_v4(), Role::Admin, service.app.clock().now());
-        token.expose_secret().to_owned()
-    };
+    let token_of_nobody = service.app.auth.tokens().issue(Uuid::new_v4(), Uuid::new_v4(), Role::Admin, service.app.clock().now());
+    let token_of_nobody = token_of_nobody.expose_secret().to_owned();
+    let key_of_nobody = KEYS.make(&SystemRandom::new()).unwrap();
     for operation in operations(&service).await.iter().filter(|operation| !operation.public) {
         let target = operation.target(&service).await;
         for (client, code) in [
@@ -161,6 +192,7 @@ async fn a_stranger_is_refused_wherever_the_document_asks_for_a_token(ground: Ar
             (stranger.with_token("nonsense"), "invalid_token"),
             (stranger.with_token(&token_of_nobody), "invalid_token"),
             (stranger.with_token(format!("{token_of_nobody}x")), "invalid_token"),
+            (stranger.with_token(key_of_nobody.text().expose_secret()), "invalid_token"),
         ] {
             // Who is asking is asked first: a stranger learns nothing of ids and bodies.
             for id in [target, Uuid::new_v4()] {
@@ -183,22 +215,52 @@ async fn a_user_and_an_editor_may_do_what_the_tables_say_and_no_more(ground: Arc
     for listed in REFUSED_TO_USERS.iter().chain(&REFUSED_TO_EDITORS) {
         assert!(names.contains(*listed), "{listed} is no operation any more");
     }
-    for (role, refused) in [(Role::User, &REFUSED_TO_USERS[..]), (Role::Editor, &REFUSED_TO_EDITORS[..]), (Role::Admin, &[])] {
+    for role in [Role::User, Role::Editor, Role::Admin] {
         for operation in &operations {
             // Of its own for each: some end it.
             let account = service.account(role).await;
-            let client = account.client;
-            let own_session = operation.path.starts_with("/api/auth/sessions/");
-            let target = if own_session { service.signed_in(account.id).await.session } else { operation.target(&service).await };
+            let target = operation.target_of(&service, &account).await;
             if operation.path.ends_with("/restore") {
                 service.admin().await.client.delete(&format!("/api/products/{target}")).await.expect(204);
             }
-            let answer = operation.ask(&client, target).await;
-            if refused.contains(&operation.name().as_str()) {
+            let answer = operation.ask(&account.client, target).await;
+            if refused_to(role).contains(&operation.name().as_str()) {
                 assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "{role} {}", operation.name());
             } else {
                 let passed = answer.status < 300 || ["/api/auth/login", "/api/auth/refresh"].contains(&operation.path.as_str());
+                // Whoever has none may ask for its change.
+                let passed = passed || answer.code() == "second_factor_not_found";
                 assert!(passed, "{role} {}: {} {}", operation.name(), answer.status, answer.text());
+            }
+        }
+    }
+}
+
+async fn a_key_may_do_what_the_document_says_of_its_scope_and_no_more_than_its_account(ground: Arc<Ground>) {
+    let service = ground.start(&[]).await;
+    let operations = operations(&service).await;
+    assert!(operations.iter().all(|operation| !operation.public || operation.scope.is_none()));
+    for role in [Role::User, Role::Editor, Role::Admin] {
+        let account = service.account(role).await;
+        for scope in Scope::ALL.into_iter().filter(|scope| scope.role() <= role) {
+            let (_, machine) = key(&account, &[scope.as_str()]).await;
+            for operation in operations.iter().filter(|operation| !operation.public) {
+                let name = format!("{role} with {scope}: {}", operation.name());
+                let target = if operation.scope.as_deref() == Some(scope.as_str()) { operation.target(&service).await } else { account.id };
+                if operation.path.ends_with("/restore") {
+                    service.admin().await.client.delete(&format!("/api/products/{target}")).await;
+                }
+                let answer = operation.ask(&machine, target).await;
+                let wanted = match operation.scope.as_deref() {
+                    None => Some("person_required"),
+                    Some(needed) if needed != scope.as_str() => Some("insufficient_scope"),
+                    // An administrator's key that may only read sees what a user sees.
+                    Some(_) => refused_to(scope.role()).contains(&operation.name().as_str()).then_some("forbidden"),
+                };
+                match wanted {
+                    Some(code) => assert_eq!((answer.status, answer.code().as_str()), (403, code), "{name}"),
+                    None => assert!(answer.status < 300, "{name}: {} {}", answer.status, answer.text()),
+                }
             }
         }
     }

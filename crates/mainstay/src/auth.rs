@@ -1,11 +1,13 @@
-//! Who is asking: passwords, second factors, access tokens and their keys, and roles as argument types of handlers.
+//! Who is asking: passwords, second factors, access tokens and their keys, API keys, and permission as argument types of handlers.
 
 pub mod caller;
 pub mod keys;
 pub mod password;
+pub mod permission;
 mod random;
 pub mod recovery;
 pub mod role;
+pub mod scope;
 pub mod seal;
 pub mod secret;
 mod standing;
@@ -14,11 +16,13 @@ pub mod token;
 mod told;
 pub mod totp;
 
-pub use caller::{Accounts, Admin, Auth, Editor, RoleFuture, SignedIn};
+pub use caller::{Accounts, Auth, KeyFuture, KnownKey, RoleFuture};
 pub use keys::Keys;
 pub use password::{PasswordContext, Passwords, Verified};
+pub use permission::{Admin, AdminPerson, Editor, Person, SignedIn, Via};
 pub use recovery::RecoveryCode;
 pub use role::Role;
+pub use scope::{Scope, Scopes};
 pub use seal::Sealer;
 pub use secret::{ApiKey, KeyKind, Kind, Secret};
 pub use standing::Change;

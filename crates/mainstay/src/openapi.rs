@@ -12,15 +12,17 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use utoipa::PartialSchema;
 use utoipa::openapi::extensions::ExtensionsBuilder;
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
 use utoipa::openapi::schema::Type;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, Header, ObjectBuilder, OpenApi, Ref, RefOr};
 
 use crate::error::{Code, ErrorBody, FieldError, ProblemBody, codes};
 
-/// The name under which the document knows our tokens.
+/// The name under which the document knows our access tokens.
 pub const BEARER: &str = "bearer";
+/// The name under which the document knows API keys. What stands behind it in an operation is the scope that a key needs.
+pub const API_KEY: &str = "api_key";
 /// Operations under this tag are never refused by a limit, so they carry no fields of one.
 const UNLIMITED_TAG: &str = "health";
 
@@ -36,6 +38,15 @@ pub fn complete(document: &mut OpenApi, own: &[&'static Code]) {
     bearer.description =
         Some("The `access_token` of `POST /api/auth/login`: a JWT, verified as RFC8725 recommends, with its algorithm pinned to the key.".to_owned());
     components.add_security_scheme(BEARER, SecurityScheme::Http(bearer));
+    let keys = document.paths.paths.values().any(|item| operations(item).any(|operation| requires(operation, API_KEY)));
+    if keys {
+        let mut key = Http::new(HttpAuthScheme::Bearer);
+        key.description = Some(
+            "An API key of `POST /api/auth/keys`, in the place of an access token: for machines. The operation names the scope that the key needs."
+                .to_owned(),
+        );
+        components.add_security_scheme(API_KEY, SecurityScheme::Http(key));
+    }
     for item in document.paths.paths.values_mut() {
         let operations =
             [(&mut item.get, true), (&mut item.post, false), (&mut item.put, false), (&mut item.patch, false), (&mut item.delete, false)];
@@ -57,6 +68,18 @@ pub fn complete(document: &mut OpenApi, own: &[&'static Code]) {
     let heading = "\n\n<details><summary>All error codes</summary>\n\n| code | status | message |\n|---|---|---|\n";
     let list = table.collect::<Vec<_>>().join("\n");
     document.info.description = Some(document.info.description.take().unwrap_or_default() + heading + &list + "\n\n</details>");
+}
+
+fn operations(item: &PathItem) -> impl Iterator<Item = &Operation> {
+    [&item.get, &item.post, &item.put, &item.patch, &item.delete].into_iter().flatten()
+}
+
+/// Is this scheme one of the ways in?
+fn requires(operation: &Operation, scheme: &str) -> bool {
+    let bare = SecurityRequirement::default();
+    // The type tells nothing but by its JSON.
+    let names = |requirement: &SecurityRequirement| serde_json::to_value(requirement).is_ok_and(|value| value.get(scheme).is_some());
+    operation.security.iter().flatten().any(|requirement| requirement != &bare && names(requirement))
 }
 
 /// Adds what the stack does to one operation.
@@ -115,6 +138,7 @@ fn shared(operation: &Operation, reads: bool, unlimited: bool) -> Vec<&'static C
     }
     if secured {
         failures.extend([&codes::AUTHENTICATION_REQUIRED, &codes::INVALID_TOKEN]);
+        failures.push(if requires(operation, API_KEY) { &codes::INSUFFICIENT_SCOPE } else { &codes::PERSON_REQUIRED });
     }
     if !unlimited {
         failures.extend([&codes::RATE_LIMITED, &codes::OVERLOADED, &codes::DATABASE_UNAVAILABLE, &codes::DATABASE_TIMEOUT]);

@@ -1,4 +1,6 @@
-//! The caller as an argument of the handler: a handler that takes [`Editor`] cannot be reached by anybody who is none.
+//! Who is asking: the access token or the API key of a request, verified, with what the database knows of its account.
+//!
+//! What a caller may do is the type of a handler's argument ([`super::permission`]).
 
 use std::fmt;
 use std::future::Future;
@@ -7,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::extract::{FromRef, FromRequestParts};
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
+use moka::sync::Cache;
 use uuid::Uuid;
 
 use super::standing::Standings;
 use super::told::{Ear, Hearing};
-use super::{Change, Role, Tokens};
+use super::{ApiKey, Change, KeyKind, Role, Scopes, SignedIn, Tokens, Via};
 use crate::clock::Clock;
 use crate::context;
 use crate::error::{Error, Result, codes};
@@ -24,10 +26,45 @@ use crate::store::{Database, Transaction};
 /// The answer of [`Accounts::standing`].
 pub type RoleFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<Role>>> + Send + 'a>>;
 
-/// Where accounts and their sessions are kept: the service's own tables.
+/// The answer of [`Accounts::key`].
+pub type KeyFuture<'a> = Pin<Box<dyn Future<Output = Result<Option<KnownKey>>> + Send + 'a>>;
+
+/// API keys that are remembered, about 250 bytes each. One more costs a query.
+const KEYS_MAX: u64 = 10_000;
+
+/// What never changes of an API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownKey {
+    /// The key's id: never that of a session.
+    pub id: Uuid,
+    /// Its account.
+    pub account: Uuid,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// When it ends by itself.
+    pub expires_at: Timestamp,
+}
+
+/// Where accounts, their sessions and their API keys are kept: the service's own tables.
 pub trait Accounts: Send + Sync + 'static {
     /// The role of an account that exists and may sign in, if this session of it has not ended. One query: it is on the way of requests.
     fn standing(&self, account: Uuid, session: Uuid, deadline: Option<Instant>) -> RoleFuture<'_>;
+
+    /// The kind of API keys that are taken. A service without them has none.
+    fn key_kind(&self) -> Option<KeyKind> {
+        None
+    }
+
+    /// The key that is [stored](ApiKey::stored) so, if it has not ended. The answer is remembered: whether the key may still be used is for
+    /// [`Accounts::key_standing`] to say.
+    fn key<'a>(&'a self, _stored: &'a str, _deadline: Option<Instant>) -> KeyFuture<'a> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// As [`Accounts::standing`], of a key. Its end is a [`Change::Session`] with the key's id.
+    fn key_standing(&self, _account: Uuid, _key: Uuid, _deadline: Option<Instant>) -> RoleFuture<'_> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// Finds out who is asking. Part of a service's state.
@@ -42,6 +79,9 @@ struct Inner {
     standings: Arc<Standings>,
     ear: Ear,
     asked: AtomicU64,
+    /// Keys by what is stored of them. Nothing in it can stop to be true: that whoever knows this text has that key. Only keys that exist are kept, so nobody
+    /// without one can push anything out.
+    keys: Cache<String, KnownKey>,
 }
 
 impl Auth {
@@ -49,7 +89,8 @@ impl Auth {
     pub fn new(tokens: Tokens, clock: Clock, accounts: impl Accounts, quota: Quota<Uuid>) -> Self {
         let standings = Arc::new(Standings::new(Instant::now()));
         let ear = Ear::new(standings.clone());
-        Self(Arc::new(Inner { tokens, clock, accounts: Box::new(accounts), quota, standings, ear, asked: AtomicU64::new(0) }))
+        let (accounts, asked, keys) = (Box::new(accounts), AtomicU64::new(0), Cache::new(KEYS_MAX));
+        Self(Arc::new(Inner { tokens, clock, accounts, quota, standings, ear, asked, keys }))
     }
 
     /// Listens from now on to the changes that other instances make in this database, as long as this value lives. It takes one connection beside the pool
@@ -107,32 +148,62 @@ impl Auth {
         self.0.asked.load(Ordering::Relaxed)
     }
 
-    async fn standing(&self, account: Uuid, session: Uuid, deadline: Option<Instant>) -> Result<Option<Role>> {
+    /// The role of an account by a session or a key with this id; `ask` asks the database.
+    async fn standing<'a>(&'a self, account: Uuid, id: Uuid, ask: impl FnOnce(&'a dyn Accounts) -> RoleFuture<'a>) -> Result<Role> {
+        let refused = || invalid_token().caused_by("unknown or disabled account, or its session or key has ended");
         let now = Instant::now();
-        if let Some(standing) = self.0.standings.get(account, session, now) {
-            return Ok(standing);
+        if let Some(standing) = self.0.standings.get(account, id, now) {
+            return standing.ok_or_else(refused);
         }
         let ticket = self.0.standings.ask(account, now);
         self.0.asked.fetch_add(1, Ordering::Relaxed);
-        let standing = self.0.accounts.standing(account, session, deadline).await?;
-        self.0.standings.keep(account, session, standing, &ticket);
-        Ok(standing)
+        let standing = ask(self.0.accounts.as_ref()).await?;
+        self.0.standings.keep(account, id, standing, &ticket);
+        standing.ok_or_else(refused)
     }
 
-    async fn caller(&self, headers: &HeaderMap) -> Result<SignedIn> {
+    /// Who is asking, whatever he may.
+    pub(super) async fn caller(&self, headers: &HeaderMap) -> Result<SignedIn> {
         let context = context::current();
-        let token = bearer(headers)?;
-        let claims = self.0.tokens.verify_with_look(token, self.0.clock.now()).await.map_err(|refused| invalid_token().caused_by(refused))?;
+        let text = bearer(headers)?;
         let deadline = context.as_ref().and_then(|context| context.deadline());
-        let standing = self.standing(claims.subject, claims.session, deadline).await?;
-        let role = standing.ok_or_else(|| invalid_token().caused_by("unknown or disabled account, or its session has ended"))?;
+        // No access token has the form of a key.
+        let caller = match self.0.accounts.key_kind().and_then(|kind| kind.parse(text)) {
+            Some(key) => self.by_key(&key, deadline).await?,
+            None => self.by_token(text, deadline).await?,
+        };
         if let Some(context) = context {
-            context.set_account(claims.subject);
+            context.set_account(caller.account);
             if !context.route.unlimited() {
-                self.0.quota.take(claims.subject, context.started)?;
+                self.0.quota.take(caller.account, context.started)?;
             }
         }
-        Ok(SignedIn { account: claims.subject, session: claims.session, role })
+        Ok(caller)
+    }
+
+    async fn by_token(&self, token: &str, deadline: Option<Instant>) -> Result<SignedIn> {
+        let claims = self.0.tokens.verify_with_look(token, self.0.clock.now()).await.map_err(|refused| invalid_token().caused_by(refused))?;
+        let (account, session) = (claims.subject, claims.session);
+        let role = self.standing(account, session, |accounts| accounts.standing(account, session, deadline)).await?;
+        Ok(SignedIn { account, via: Via::Session(session), role })
+    }
+
+    async fn by_key(&self, key: &ApiKey, deadline: Option<Instant>) -> Result<SignedIn> {
+        let stored = key.stored();
+        let known = match self.0.keys.get(&stored) {
+            Some(known) => known,
+            None => {
+                let known = self.0.accounts.key(&stored, deadline).await?.ok_or_else(|| invalid_token().caused_by("unknown or ended API key"))?;
+                self.0.keys.insert(stored, known);
+                known
+            }
+        };
+        if known.expires_at <= self.0.clock.now() {
+            return Err(invalid_token().caused_by("expired API key"));
+        }
+        let KnownKey { id, account, scopes, .. } = known;
+        let role = self.standing(account, id, |accounts| accounts.key_standing(account, id, deadline)).await?;
+        Ok(SignedIn { account, via: Via::Key { id, scopes }, role: role.min(scopes.role_max()) })
     }
 }
 
@@ -156,70 +227,4 @@ fn bearer(headers: &HeaderMap) -> Result<&str> {
     }
     let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(invalid_token)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_start_matches(' ')) } else { Err(Error::new(&codes::AUTHENTICATION_REQUIRED)) }
-}
-
-/// Somebody who is signed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignedIn {
-    /// The account.
-    pub account: Uuid,
-    /// Its session, to which the token belongs.
-    pub session: Uuid,
-    /// Its role, as the database has it.
-    pub role: Role,
-}
-
-impl SignedIn {
-    /// Passes for the account itself and for administrators.
-    ///
-    /// # Errors
-    /// [`codes::FORBIDDEN`] for everyone else.
-    pub fn itself_or_admin(self, account: Uuid) -> Result<Self> {
-        if self.account == account || self.role >= Role::Admin { Ok(self) } else { Err(Error::new(&codes::FORBIDDEN)) }
-    }
-
-    fn at_least(self, role: Role) -> Result<Self> {
-        if self.role >= role { Ok(self) } else { Err(Error::new(&codes::FORBIDDEN)) }
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for SignedIn
-where
-    Auth: FromRef<S>,
-{
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        Auth::from_ref(state).caller(&parts.headers).await
-    }
-}
-
-/// Somebody who may change products: an editor or an administrator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Editor(pub SignedIn);
-
-impl<S: Send + Sync> FromRequestParts<S> for Editor
-where
-    Auth: FromRef<S>,
-{
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        SignedIn::from_request_parts(parts, state).await?.at_least(Role::Editor).map(Self)
-    }
-}
-
-/// An administrator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admin(pub SignedIn);
-
-impl<S: Send + Sync> FromRequestParts<S> for Admin
-where
-    Auth: FromRef<S>,
-{
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        SignedIn::from_request_parts(parts, state).await?.at_least(Role::Admin).map(Self)
-    }
 }

@@ -88,6 +88,11 @@ impl Sealer {
         decrypt(&key.key, *nonce, &bound_to(purpose, account), content)
     }
 
+    /// Is there the secret that the text was sealed under? Whether it opens is for [`Sealer::open`] to say.
+    pub fn knows(&self, text: &str) -> bool {
+        self.keys.iter().any(|key| text.starts_with(&format!("{VERSION}.{}.", key.id)))
+    }
+
     /// Was the text sealed under another secret than the first? Then sealing it anew brings the old one nearer to its end.
     pub fn is_outdated(&self, text: &str) -> bool {
         let current = self.keys.first().map(|key| format!("{VERSION}.{}.", key.id));

@@ -5,7 +5,7 @@
 //!
 //! Two forms:
 //! - [`Kind`]: `mrt_` and 43 letters of base64url. The prefix says what it is, to people, to secret scanners, and to us: one kind never passes for another.
-//! - [`KeyKind`]: `msk_4fGh71Lp_` and 49 letters. The first eight are the key's name, by which it is found and shown; the last six are a checksum, so that a scanner that finds
+//! - [`KeyKind`]: `msk_4fGh71Lp_` and 49 letters. The first eight are the key's name, by which people tell it from others; the last six are a checksum, so that a scanner that finds
 //!   such a text in a repository knows that it is a key of this service, and a mistyped one costs no query.
 
 use std::fmt;
@@ -100,7 +100,7 @@ impl fmt::Debug for Secret {
 
 /// Letters of API keys: a double click takes all of them.
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Enough names for as many keys as one service has; a name that is taken is drawn again.
+/// A name is for people: two keys with the same one are still two, for what is stored of them differs.
 const NAME_LETTERS: usize = 8;
 /// 43 letters of 62 are 256 bits.
 const SECRET_LETTERS: usize = 43;

@@ -24,8 +24,8 @@ pub(super) const KEPT_UNTOLD: Duration = Duration::from_millis(250);
 const SHARDS: usize = 64;
 /// Accounts in a generation of a shard: 100,000 in all, about 150 bytes each.
 const ACCOUNTS_MAX: usize = 800;
-/// Sessions of an account; more than a service should let one have. Beyond it the one asked for first gives way.
-const SESSIONS_MAX: usize = 128;
+/// Sessions and API keys of an account; more than a service should let one have. Beyond it the one asked for first gives way.
+const SESSIONS_MAX: usize = 160;
 
 /// What changed in who may do what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

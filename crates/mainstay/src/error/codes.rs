@@ -61,6 +61,10 @@ table! {
     INVALID_TOKEN = "invalid_token", 401, "Invalid or expired token";
     /// The caller is known and may not do this.
     FORBIDDEN = "forbidden", 403, "You do not have permission to do this";
+    /// The API key may not be used for this; the message and `WWW-Authenticate` name the scope.
+    INSUFFICIENT_SCOPE = "insufficient_scope", 403, "The API key lacks the scope for this";
+    /// Whatever people sign in with is for people: no API key will do.
+    PERSON_REQUIRED = "person_required", 403, "An API key may not do this, please sign in";
     /// No such route.
     ROUTE_NOT_FOUND = "route_not_found", 404, "Route not found";
     /// The route exists with other methods; `Allow` lists them.

@@ -32,6 +32,21 @@ fn an_open_operation_never_answers_401_and_a_secured_one_does() {
 }
 
 #[test]
+fn an_operation_says_whether_a_key_will_do_and_with_which_scope() {
+    let by_session = SecurityRequirement::new(BEARER, Vec::<String>::new());
+    let refusal = |document: &Value| {
+        let reference = document["paths"]["/things/{id}"]["get"]["responses"]["403"]["$ref"].as_str().unwrap().to_owned();
+        reference.rsplit_once('.').unwrap().1.to_owned()
+    };
+    let persons = completed(OperationBuilder::new().security(by_session.clone()));
+    assert_eq!(refusal(&persons), "person_required");
+    assert!(persons["components"]["securitySchemes"].get(API_KEY).is_none(), "no operation takes keys");
+    let both = completed(OperationBuilder::new().security(by_session).security(SecurityRequirement::new(API_KEY, ["read"])));
+    assert_eq!(refusal(&both), "insufficient_scope");
+    assert_eq!(both["components"]["securitySchemes"][API_KEY]["scheme"], "bearer");
+}
+
+#[test]
 fn health_is_never_refused_by_a_limit() {
     let responses = get(OperationBuilder::new().tag(UNLIMITED_TAG));
     assert!(!statuses(&responses).contains(&"429") && !statuses(&responses).contains(&"503"));
