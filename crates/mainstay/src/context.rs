@@ -51,6 +51,14 @@ impl RequestId {
         }
     }
 
+    /// The bytes of either.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Id::Fresh(text) => text,
+            Id::Given(value) => value.as_bytes(),
+        }
+    }
+
     /// The id as it is sent.
     pub fn header(&self) -> HeaderValue {
         match &self.0 {

@@ -117,13 +117,8 @@ impl Layer for Cors {
     }
 
     fn fill(&self, grant: &Grant, lines: &mut Lines) {
-        let origin = match grant {
-            Grant::None => None,
-            Grant::Any => Some(b"*".as_slice()),
-            Grant::Listed(index) => self.listed.get(*index).map(HeaderValue::as_bytes),
-        };
-        if let Some(origin) = origin {
-            lines.put(&header::ACCESS_CONTROL_ALLOW_ORIGIN, &[origin]);
+        if let Some(origin) = self.allowed(*grant) {
+            lines.put_value(&header::ACCESS_CONTROL_ALLOW_ORIGIN, &origin);
         }
     }
 

@@ -63,7 +63,7 @@ impl Layer for Observe {
     }
 
     fn fill(&self, seen: &Seen, lines: &mut Lines) {
-        lines.put(&REQUEST_ID, &[seen.context.id.as_str().as_bytes()]);
+        lines.put(&REQUEST_ID, &[seen.context.id.as_bytes()]);
     }
 }
 
