@@ -170,26 +170,7 @@ impl Settings {
             stack,
         };
         settings.judge_mail(&mut reader);
-        if let Some(short) = settings.seal_secrets().iter().map(|secret| secret.expose_secret().len()).find(|length| *length < SEAL_SECRET_BYTES_MIN)
-        {
-            reader.problem("SEAL_SECRET", format!("has one of {short} bytes; each needs at least {SEAL_SECRET_BYTES_MIN}"));
-        }
-        // Else the session would end before the access token that was given with it.
-        for (name, life) in [("REFRESH_EXPIRY", settings.refresh_expiry), ("SESSION_MAX_AGE", settings.session_max_age)] {
-            if life < settings.stack.jwt_expiry {
-                reader.problem(name, format!("is {}, less than JWT_EXPIRY, which is {}", life.written(), settings.stack.jwt_expiry.written()));
-            }
-        }
-        if settings.admin_email.is_some() != settings.admin_password.is_some() {
-            reader.problem("ADMIN_EMAIL", "and ADMIN_PASSWORD belong together: set both or none");
-        }
-        if let Some(Err(flaw)) = settings.admin_email.as_deref().map(crate::users::Email::parse) {
-            reader.problem("ADMIN_EMAIL", flaw.message);
-        }
-        let context = PasswordContext { email: settings.admin_email.as_deref(), name: Some(ADMIN_NAME), service: SERVICE_NAME };
-        if let Some(Err(flaw)) = settings.admin_password.as_ref().map(|password| Passwords::check(password, &context)) {
-            reader.problem("ADMIN_PASSWORD", flaw.message);
-        }
+        settings.judge_accounts(&mut reader);
         reader.finish().map(|entries| (settings, entries))
     }
 
@@ -197,6 +178,29 @@ impl Settings {
     pub fn seal_secrets(&self) -> Vec<SecretSlice<u8>> {
         let listed = self.seal_secret.iter().flat_map(|secrets| secrets.expose_secret().split(','));
         listed.map(|secret| SecretSlice::from(secret.trim().as_bytes().to_vec())).collect()
+    }
+
+    /// Rules of sessions, of the first administrator and of secrets.
+    fn judge_accounts(&self, reader: &mut Reader) {
+        if let Some(short) = self.seal_secrets().iter().map(|secret| secret.expose_secret().len()).find(|length| *length < SEAL_SECRET_BYTES_MIN) {
+            reader.problem("SEAL_SECRET", format!("has one of {short} bytes; each needs at least {SEAL_SECRET_BYTES_MIN}"));
+        }
+        // Else the session would end before the access token that was given with it.
+        for (name, life) in [("REFRESH_EXPIRY", self.refresh_expiry), ("SESSION_MAX_AGE", self.session_max_age)] {
+            if life < self.stack.jwt_expiry {
+                reader.problem(name, format!("is {}, less than JWT_EXPIRY, which is {}", life.written(), self.stack.jwt_expiry.written()));
+            }
+        }
+        if self.admin_email.is_some() != self.admin_password.is_some() {
+            reader.problem("ADMIN_EMAIL", "and ADMIN_PASSWORD belong together: set both or none");
+        }
+        if let Some(Err(flaw)) = self.admin_email.as_deref().map(crate::users::Email::parse) {
+            reader.problem("ADMIN_EMAIL", flaw.message);
+        }
+        let context = PasswordContext { email: self.admin_email.as_deref(), name: Some(ADMIN_NAME), service: SERVICE_NAME };
+        if let Some(Err(flaw)) = self.admin_password.as_ref().map(|password| Passwords::check(password, &context)) {
+            reader.problem("ADMIN_PASSWORD", flaw.message);
+        }
     }
 
     /// Rules of mails.

@@ -349,4 +349,8 @@ async fn production_without_a_secret_offers_no_second_factor_and_does_not_start_
         assert!(refusal.contains("SEAL_SECRET") && refusal.contains(word), "{refusal}");
     }
     prepared(&ground, &[production, ("SEAL_SECRET", SECRETS[0])]).await.unwrap();
+    let short = format!("{},a short one", SECRETS[0]);
+    let pairs = ground.pairs(&[("SEAL_SECRET", &short)]);
+    let problems = Settings::read(Reader::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))).unwrap_err().to_string();
+    assert!(problems.contains("SEAL_SECRET") && !problems.contains("a short one"), "{problems}");
 }
