@@ -15,6 +15,10 @@ table! {
     INVALID_CREDENTIALS = "invalid_credentials", 401, "Invalid e-mail or password";
     /// The refresh token is none, was used before, or its session has ended: the same words for all.
     INVALID_REFRESH_TOKEN = "invalid_refresh_token", 401, "Invalid or expired refresh token, please sign in again";
+    /// The password that was to be given again is another one.
+    WRONG_PASSWORD = "wrong_password", 403, "The password is wrong";
+    /// The token of a link is none, was used, has expired, or a newer one took its place: the same words for all.
+    INVALID_LINK = "invalid_link", 404, "This link is not good any more, please ask for another one";
     /// Registration is closed to strangers.
     REGISTRATION_CLOSED = "registration_closed", 403, "Registration is closed";
     /// The cursor is none that a list of this order gave out.
@@ -30,7 +34,7 @@ table! {
     /// The number belongs to a product already.
     SKU_TAKEN = "sku_taken", 409, "A product with this SKU already exists";
     /// The last administrator cannot go: nobody could let anybody in again.
-    LAST_ADMIN = "last_admin", 409, "The last administrator cannot be removed or lose the role";
+    LAST_ADMIN = "last_admin", 409, "The last administrator cannot be removed, disabled or lose the role";
 }
 
 #[cfg(test)]

@@ -22,4 +22,5 @@ pub static MIGRATIONS: Migrations = Migrations(&[
     jobs::migration(0003),
     migration!(0004, "sessions"),
     migration!(0005, "audit"),
+    migration!(0006, "one_time"),
 ]);

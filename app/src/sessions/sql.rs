@@ -29,6 +29,10 @@ pub enum Because {
     TokenReused,
     /// There were too many.
     Displaced,
+    /// The password was changed.
+    PasswordChanged,
+    /// The account was disabled.
+    AccountDisabled,
 }
 
 impl Because {
@@ -41,6 +45,8 @@ impl Because {
             Self::EndedByAdministrator => "ended_by_administrator",
             Self::TokenReused => "token_reused",
             Self::Displaced => "displaced",
+            Self::PasswordChanged => "password_changed",
+            Self::AccountDisabled => "account_disabled",
         }
     }
 }
@@ -189,6 +195,13 @@ pub async fn revoke_all(session: &mut Session, account: Uuid, spared: u32, becau
     let text = "UPDATE sessions SET revoked_at = $2, expires_at = $2, revoked_because = $3 WHERE id IN \
                 (SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $2 ORDER BY last_used_at DESC, id LIMIT 100000 OFFSET $4)";
     Ok(query(text).bind(account).bind(now).bind(because.as_str()).bind(i64::from(spared)).execute(session).await?)
+}
+
+/// Ends all sessions of an account but this one. How many ended? Call it with the account locked.
+pub async fn revoke_others(session: &mut Session, account: Uuid, spared: Uuid, because: Because, now: Timestamp) -> Result<u64> {
+    let text = "UPDATE sessions SET revoked_at = $2, expires_at = $2, revoked_because = $3 \
+                WHERE user_id = $1 AND id <> $4 AND revoked_at IS NULL AND expires_at > $2";
+    Ok(query(text).bind(account).bind(now).bind(because.as_str()).bind(spared).execute(session).await?)
 }
 
 /// The sessions of an account that have not ended, the one used last first.
