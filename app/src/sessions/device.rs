@@ -2,12 +2,11 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::header;
 use http::request::Parts;
-use mainstay::context::Context;
+use mainstay::context;
 use serde::{Deserialize, Serialize};
 
 /// Browsers send 80 to 200; what is longer says nothing more to a person.
@@ -36,7 +35,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Device {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         // Outside of the stack, where nobody knows the address, it is that of nobody.
-        let address = parts.extensions.get::<Arc<Context>>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |context| context.client);
+        let address = context::current().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |context| context.client);
         let user_agent = parts.headers.get(header::USER_AGENT).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
         Ok(Self::new(address, &user_agent))
     }
