@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
-use mainstay::auth::{Auth, Keys, Passwords, Role, Sealer, Tokens};
+use mainstay::auth::{AccountKey, Auth, Keys, Passwords, Role, Sealer, Throttle, ThrottleLimits, Tokens};
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::ContentPolicy;
@@ -20,6 +20,7 @@ use mainstay::stack::rate_limit::Quota;
 use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
 use mainstay::store::{Connection, Database};
 use mainstay::writes::Writes;
+use ring::rand::SystemRandom;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::{OpenApi, ToSchema};
@@ -28,12 +29,13 @@ use uuid::Uuid;
 
 use crate::api_keys::{self, AccountsTable};
 use crate::audit::{self, Entry};
-use crate::mail::Mailer;
+use crate::mail::{self, Letter, Mailer, To};
+use crate::one_time::{self, Purpose};
 use crate::search::Search;
 use crate::second_factor::{self, SecondFactors};
 use crate::settings::Settings;
 use crate::users::{self, NewAccount, User};
-use crate::{codes, docs, health, jwks, products, search, sessions, sign_in};
+use crate::{codes, docs, errands, health, jwks, links, own_account, products, search, sessions, sign_in};
 
 /// The document's own words; its paths and schemas come from the handlers.
 #[derive(OpenApi)]
@@ -55,6 +57,8 @@ struct Document;
 fn resources() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(sign_in::router())
+        .merge(links::router())
+        .merge(own_account::router())
         .merge(sessions::router())
         .merge(second_factor::router())
         .merge(api_keys::router())
@@ -73,6 +77,15 @@ pub fn document() -> utoipa::openapi::OpenApi {
     document
 }
 
+/// Is the address of a new account known to be its owner's?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address {
+    /// Somebody who may says so.
+    Vouched,
+    /// Its mailbox is asked.
+    Asked,
+}
+
 /// What handlers share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -86,6 +99,10 @@ pub struct App {
     pub passwords: Passwords,
     /// Checks second factors.
     pub second_factors: SecondFactors,
+    /// Slows down who guesses them.
+    pub throttle: Throttle,
+    /// Letters that strangers cause to one mailbox.
+    pub letters: Arc<Quota<AccountKey>>,
     /// Finds products.
     pub search: Search,
     /// Writes in progress.
@@ -115,7 +132,7 @@ impl App {
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
         let limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
-        let kinds = Mailer::new(&settings)?.add_to(Kinds::new());
+        let kinds = errands::add_to(Mailer::new(&settings)?.add_to(Kinds::new()), database.clone(), clock.clone());
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
         let accounts = AccountsTable::new(database.clone(), clock.clone());
         let auth = Auth::new(tokens, clock, accounts, quota);
@@ -124,7 +141,9 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
         let second_factors = SecondFactors::new(sealer, Instant::now());
-        Ok(Self { settings, database, auth, passwords, second_factors, search, writes: Writes::default(), health: Health::default(), jobs })
+        let throttle = Throttle::new(ThrottleLimits::default(), Instant::now());
+        let (letters, writes, health) = (Arc::new(errands::quota()), Writes::default(), Health::default());
+        Ok(Self { settings, database, auth, passwords, second_factors, throttle, letters, search, writes, health, jobs })
     }
 
     /// A connection for reading, within the request's time.
@@ -147,11 +166,11 @@ impl App {
         self.auth.clock()
     }
 
-    /// Opens an account with its profile. `cause` is who did it, for the audit trail.
+    /// Opens an account with its profile, and writes to its address if that is to be proven. `cause` is who did it, for the audit trail.
     ///
     /// # Errors
     /// [`codes::EMAIL_TAKEN`].
-    pub async fn open_account(&self, account: NewAccount, role: Role, cause: Entry) -> Result<User> {
+    pub async fn open_account(&self, account: NewAccount, role: Role, address: Address, cause: Entry) -> Result<User> {
         let password_hash = self.passwords.hash(account.password, context::client()).await?;
         let now = self.clock().now();
         let user = User {
@@ -159,6 +178,8 @@ impl App {
             email: account.email.given().to_owned(),
             name: account.name.as_str().to_owned(),
             role,
+            verified: address == Address::Vouched,
+            disabled: false,
             created_at: now,
             updated_at: now,
         };
@@ -168,6 +189,10 @@ impl App {
                 let mut transaction = database.begin(deadline).await?;
                 users::sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
                 audit::record(&mut transaction, cause.about(user.id).with(json!({"role": role.as_str()})), now).await?;
+                if !user.verified {
+                    let token = one_time::issue(&mut transaction, user.id, Purpose::VerifyAddress, None, now, &SystemRandom::new()).await?;
+                    mail::send(&mut transaction, &To::address(&user.email), &Letter::VerifyAddress { token }, &user.id.to_string(), now).await?;
+                }
                 transaction.commit().await?;
                 Ok::<_, Error>(user)
             })

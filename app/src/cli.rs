@@ -46,7 +46,7 @@ enum Command {
     },
     /// Import products from NDJSON: plain, .gz or .zst, or `-` for standard input
     Import(import::Arguments),
-    /// Create accounts and change their roles
+    /// Create accounts, change their roles, disable them
     User {
         #[command(subcommand)]
         command: user::Command,

@@ -19,6 +19,10 @@ table! {
     SECOND_FACTOR_REQUIRED = "second_factor_required", 401, "A code of your second factor is needed";
     /// No code of now, or one that was used.
     INVALID_SECOND_FACTOR = "invalid_second_factor", 401, "Invalid or used code";
+    /// The password that was to be given again is another one.
+    WRONG_PASSWORD = "wrong_password", 403, "The password is wrong";
+    /// The token of a link is none, was used, has expired, or a newer one took its place: the same words for all.
+    INVALID_LINK = "invalid_link", 404, "This link is not good any more, please ask for another one";
     /// Registration is closed to strangers.
     REGISTRATION_CLOSED = "registration_closed", 403, "Registration is closed";
     /// The cursor is none that a list of this order gave out.
@@ -42,7 +46,7 @@ table! {
     /// An account has a bounded number of API keys.
     TOO_MANY_KEYS = "too_many_keys", 409, "The account has as many API keys as it may; revoke one first";
     /// The last administrator cannot go: nobody could let anybody in again.
-    LAST_ADMIN = "last_admin", 409, "The last administrator cannot be removed or lose the role";
+    LAST_ADMIN = "last_admin", 409, "The last administrator cannot be removed, disabled or lose the role";
     /// The service has no secret under which those of authenticators are sealed, or not the right one.
     SECOND_FACTOR_UNAVAILABLE = "second_factor_unavailable", 503, "Second factors cannot be used on this service at the moment";
 }

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use std::io::Write;
 use std::path::Path;
 
-use crate::app::App;
+use crate::app::{Address, App};
 use crate::audit::{Actor, Entry, actions};
 use crate::import::{self, Report};
 use crate::migrations::MIGRATIONS;
@@ -145,7 +145,7 @@ pub async fn administrator(app: &App) -> Result<Option<MadeUpAdmin>> {
         _ => (MADE_UP_ADMIN.to_owned(), random_text(16).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?, true),
     };
     let account = NewAccount::parse(&email, ADMIN_NAME, password.clone())?;
-    match app.open_account(account, Role::Admin, Entry::new(Actor::System, actions::USER_CREATED)).await {
+    match app.open_account(account, Role::Admin, Address::Vouched, Entry::new(Actor::System, actions::USER_CREATED)).await {
         Ok(_) => Ok(made_up.then_some(MadeUpAdmin { email, password })),
         // Another instance was first.
         Err(error) if error.code() == &crate::codes::EMAIL_TAKEN => Ok(None),

@@ -22,6 +22,7 @@ pub static MIGRATIONS: Migrations = Migrations(&[
     jobs::migration(0003),
     migration!(0004, "sessions"),
     migration!(0005, "audit"),
+    migration!(0006, "one_time"),
     migration!(0007, "second_factors"),
     migration!(0008, "api_keys"),
 ]);

@@ -33,6 +33,7 @@ use crate::api_keys;
 use crate::app::{App, Envelope};
 use crate::audit::{self, Actor, Entry, actions};
 use crate::codes;
+use crate::mail::{self, Letter, To};
 use crate::settings::SESSIONS_MAX_MOST;
 use crate::users::{self, User, UserId};
 
@@ -197,6 +198,10 @@ async fn reuse_detected(session: &mut store::Session, family: &Family, device: &
     let entry =
         Entry::new(Actor::Stranger, actions::SESSION_REFUSED_REUSE).about(family.account).from(device).with(json!({"session": family.session}));
     audit::record(session, entry, now).await?;
+    if let Some(user) = users::sql::find(session, family.account).await? {
+        let to = To::person(&user.email, &user.name);
+        mail::send(session, &to, &Letter::SessionRevokedForReuse, &family.session.to_string(), now).await?;
+    }
     metrics::counter!("mainstay_refresh_tokens_reused_total").increment(1);
     tracing::warn!(account = %family.account, session = %family.session, address = %device.address, "a refresh token was used again: its session was ended");
     Ok(())

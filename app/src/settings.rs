@@ -25,8 +25,10 @@ const AUDIT_RETENTION_MIN: Duration = Duration::from_secs(31 * 86_400);
 /// Who may open an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
-    /// Everybody.
+    /// Everybody, at once.
     Open,
+    /// Everybody who reads the mailbox of the address.
+    Verified,
     /// Administrators create accounts.
     Closed,
 }
@@ -37,14 +39,16 @@ impl Setting for Registration {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "open" => Ok(Self::Open),
+            "verified" => Ok(Self::Verified),
             "closed" => Ok(Self::Closed),
-            _ => Err(format!("is `{text}`; it must be one of `open`, `closed`")),
+            _ => Err(format!("is `{text}`; it must be one of `open`, `verified`, `closed`")),
         }
     }
 
     fn written(&self) -> String {
         match self {
             Self::Open => "open".to_owned(),
+            Self::Verified => "verified".to_owned(),
             Self::Closed => "closed".to_owned(),
         }
     }
@@ -110,7 +114,7 @@ impl Settings {
         let (minute, year) = (Duration::from_secs(60), Duration::from_secs(365 * 86_400));
         let settings = Self {
             registration: reader.read(
-                Knob::new("REGISTRATION", "Who may open an account: `open` to everybody, or `closed`: administrators create them").default("open"),
+                Knob::new("REGISTRATION", "Who may open an account: `open` to everybody at once; `verified`: everybody, when the address is proven by mail, and nobody learns who has an account; `closed`: administrators create them").default("open"),
             ),
             refresh_reuse_window: reader.read(
                 Knob::new(
@@ -146,7 +150,7 @@ impl Settings {
                     .default_says("`true` in development, `false` in production"),
             ),
             public_url: reader.read::<String>(
-                Knob::new("PUBLIC_URL", "Where your front end is. Links in mails lead to its pages `/verify-email`, `/reset-password`, `/confirm-address` and `/refuse-address`, with the token behind `#token=`")
+                Knob::new("PUBLIC_URL", "Where your front end is. Links in mails lead to its pages `/verify-email`, `/reset-password` and `/confirm-address`, with the token behind `#token=`")
                     .default("http://127.0.0.1:3000"),
             ),
             smtp_url: reader.read(

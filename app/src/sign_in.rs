@@ -1,10 +1,11 @@
 //! Opening an account and signing in.
 
+use std::time::Instant;
+
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use mainstay::auth::Role;
-use mainstay::context;
 use mainstay::error::{Error, Result};
 use mainstay::extract::Json;
 use secrecy::SecretString;
@@ -13,12 +14,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::{App, Envelope};
+use crate::app::{Address, App, Envelope};
 use crate::audit::{Actor, Entry, actions};
-use crate::codes;
+use crate::errands::{self, Accepted};
 use crate::sessions::{self, Device, Signed, Typed};
 use crate::settings::Registration;
-use crate::users::{self, Email, NewAccount, User};
+use crate::users::{self, NewAccount, User};
+use crate::{codes, credentials};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -49,16 +51,23 @@ struct Register {
 /// Opens an account.
 ///
 /// Its role is `user`. For everybody, unless the service is run with `REGISTRATION=closed`. The account and its profile come into being together; letters' case does not
-/// make two addresses different.
+/// make two addresses different. With `REGISTRATION=open` the account may sign in at once, and a letter asks its owner to prove the address. With `REGISTRATION=verified` the
+/// answer is `202` whatever becomes of it, and everything else goes by mail: a new address gets a link, and the account comes into being when it is followed; the owner of an
+/// account is told that there is one.
 #[utoipa::path(post, path = "/api/auth/register", tag = "sign-in", operation_id = "register", request_body = Register, security(()),
-    responses((status = 201, description = "The account", body = Envelope<User>), (status = 403, description = "registration_closed"), (status = 409, description = "email_taken")))]
-async fn register(State(app): State<App>, device: Device, Json(input): Json<Register>) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
+    responses((status = 201, description = "The account", body = Envelope<User>), (status = 202, description = "Whatever becomes of it, with REGISTRATION=verified", body = Envelope<Accepted>), (status = 403, description = "registration_closed"), (status = 409, description = "email_taken")))]
+async fn register(State(app): State<App>, device: Device, Json(input): Json<Register>) -> Result<Response> {
     if app.settings.registration == Registration::Closed {
         return Err(Error::new(&codes::REGISTRATION_CLOSED));
     }
     let account = NewAccount::parse(&input.email, &input.name, input.password)?;
-    let user = app.open_account(account, Role::User, Entry::new(Actor::Stranger, actions::USER_REGISTERED).from(&device)).await?;
-    Ok((StatusCode::CREATED, Envelope::of(user)))
+    if app.settings.registration == Registration::Verified {
+        errands::register(&app, account, device).await?;
+        return Ok((StatusCode::ACCEPTED, Envelope::of(Accepted::said())).into_response());
+    }
+    let cause = Entry::new(Actor::Stranger, actions::USER_REGISTERED).from(&device);
+    let user = app.open_account(account, Role::User, Address::Asked, cause).await?;
+    Ok((StatusCode::CREATED, Envelope::of(user)).into_response())
 }
 
 /// Who signs in.
@@ -80,24 +89,24 @@ struct Login {
 /// Signs in.
 ///
 /// An unknown account and a wrong password get the same answer after the same time. With the right password of an account that has a second factor the answer
-/// is `second_factor_required`, and the sign-in is sent again with a `code`. Each sign-in opens a session of its own.
+/// is `second_factor_required`, and the sign-in is sent again with a `code`. Each sign-in opens a session of its own. Wrong passwords slow down those that
+/// follow, per account and per address; nobody can lock out an owner who signed in from his address before.
 #[utoipa::path(post, path = "/api/auth/login", tag = "sign-in", operation_id = "login", request_body = Login, security(()),
     responses((status = 200, description = "An access token and a refresh token", body = Envelope<Signed>), (status = 401, description = "invalid_credentials, second_factor_required, invalid_second_factor"),
         (status = 429, description = "too_many_attempts"), (status = 503, description = "second_factor_unavailable")))]
 async fn login(State(app): State<App>, device: Device, Json(input): Json<Login>) -> Result<Response> {
     let refused = || Error::new(&codes::INVALID_CREDENTIALS);
-    // An address that cannot be one, and a password that cannot be one, still cost the time of a real try.
-    let email = Email::parse(&input.email).ok();
-    let known = match &email {
-        Some(email) => users::sql::credentials(&mut *app.read().await?, email).await?,
-        None => None,
-    };
-    let hash = known.as_ref().map(|(_, hash, _)| hash.clone());
-    let verified = app.passwords.verify(input.password, hash, context::client()).await?;
-    let (account, hash, _) = known.filter(|_| verified.right).ok_or_else(refused)?;
+    let (proven, pass) = credentials::prove(&app, &input.email, input.password, &device).await?.ok_or_else(refused)?;
     // That a code is missing tells only whoever has the password already, and no more than a sign-in without a second factor would tell: that it is right.
     let counts = input.code.is_some();
-    let opened = sessions::open(&app, account, Some(Typed { hash, code: input.code }), device);
-    let grant = if counts { app.second_factors.counted(account, opened).await? } else { opened.await? };
+    let typed = Typed { hash: proven.password_hash, code: input.code };
+    let opening = sessions::open(&app, proven.account, Some(typed), device);
+    let opened = if counts { app.second_factors.counted(proven.account, opening).await } else { opening.await };
+    if opened.is_ok() {
+        pass.succeeded(Instant::now())
+    } else {
+        pass.unused()
+    }
+    let grant = opened?;
     sessions::signed(&app, &grant).await
 }

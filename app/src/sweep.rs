@@ -7,7 +7,7 @@ use mainstay::error::Result;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::{audit, sessions};
+use crate::{audit, one_time, sessions};
 
 /// Between two sweeps: what a busy hour leaves is gone in the next.
 const EVERY: Duration = Duration::from_secs(10 * 60);
@@ -20,6 +20,7 @@ pub async fn keep_swept(app: App) {
         tokio::time::sleep(EVERY / 2 + Duration::from_millis(u64::try_from(jitter_ms).unwrap_or(0))).await;
         let now = app.clock().now();
         tell("ended sessions", sessions::sweep(&app.database, now).await);
+        tell("expired links", one_time::sweep(&app.database, now).await);
         let horizon = now.checked_sub(app.settings.audit_retention).unwrap_or(Timestamp::MIN);
         tell("old entries of the audit trail", audit::sweep(&app.database, horizon).await);
     }

@@ -2,6 +2,7 @@
 
 mod input;
 pub mod sql;
+pub mod standing;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -17,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::app::{App, Envelope};
+use crate::app::{Address, App, Envelope};
 use crate::audit::{self, Entry, actions};
 use crate::codes;
 use crate::page::{self, Page, PageMeta};
@@ -49,6 +50,12 @@ pub struct User {
     pub name: String,
     /// What the account may do.
     pub role: Role,
+    /// Has the owner shown that the address is his?
+    #[schema(example = true)]
+    pub verified: bool,
+    /// Is the account kept from signing in?
+    #[schema(example = false)]
+    pub disabled: bool,
     /// Since when.
     #[schema(value_type = String, format = DateTime, example = "2026-01-01T00:00:00Z")]
     pub created_at: Timestamp,
@@ -109,7 +116,7 @@ async fn create(
     Json(input): Json<CreateUser>,
 ) -> Result<(StatusCode, axum::Json<Envelope<User>>)> {
     let (account, role) = input.parse()?;
-    let user = app.open_account(account, role, Entry::new(caller, actions::USER_CREATED).from(&device)).await?;
+    let user = app.open_account(account, role, Address::Vouched, Entry::new(caller, actions::USER_CREATED).from(&device)).await?;
     Ok((StatusCode::CREATED, Envelope::of(user)))
 }
 
@@ -139,7 +146,8 @@ async fn found(app: &App, id: Uuid) -> Result<axum::Json<Envelope<User>>> {
 
 /// Changes an account.
 ///
-/// A JSON merge patch (RFC 7396): what is absent stays. The name by its owner, the role by administrators only.
+/// A JSON merge patch (RFC 7396): what is absent stays. The name by its owner; the role, and whether the account is disabled, by administrators only. Nobody signs in
+/// to a disabled account: its sessions and the links in its letters end with it, on every instance at once, and its owner is told by mail.
 #[utoipa::path(patch, path = "/api/users/{id}", tag = "users", operation_id = "updateUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["account:write"])),
     request_body(content((ChangeUser = "application/merge-patch+json"), (ChangeUser = "application/json"))),
     responses((status = 200, description = "The account", body = Envelope<User>), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
@@ -152,16 +160,18 @@ async fn update(
 ) -> Result<axum::Json<Envelope<User>>> {
     caller.itself_or_admin(id)?;
     let change = input.parse()?;
-    if change.role.is_some() && caller.role < Role::Admin {
-        return Err(Error::new(&mainstay::error::codes::FORBIDDEN).with_message("Only administrators change roles"));
+    if change.is_for_administrators() && caller.role < Role::Admin {
+        return Err(Error::new(&mainstay::error::codes::FORBIDDEN).with_message("Only administrators change roles and disable accounts"));
     }
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     let user = app
         .writes
         .finish(async move {
             let mut transaction = database.begin(deadline).await?;
-            let locked =
-                if change.role.is_some() { sql::lock_with_admins(&mut transaction, id).await? } else { sql::lock(&mut transaction, id).await? };
+            let locked = match change.is_for_administrators() {
+                true => sql::lock_with_admins(&mut transaction, id).await?,
+                false => sql::lock(&mut transaction, id).await?,
+            };
             let current = locked.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
             if let Some(role) = change.role.filter(|role| *role != current.role) {
                 if current.role == Role::Admin {
@@ -172,12 +182,16 @@ async fn update(
                 let entry = Entry::new(caller, actions::USER_ROLE_CHANGED).about(id).from(&device).with(detail);
                 audit::record(&mut transaction, entry, now).await?;
             }
+            if let Some(disabled) = change.disabled.filter(|disabled| *disabled != current.disabled) {
+                let entry = |action| Entry::new(caller, action).from(&device);
+                standing::set_disabled(&mut transaction, &current, disabled, entry, now).await?;
+            }
             if let Some(name) = &change.name {
                 sql::set_name(&mut transaction, id, name, now).await?;
                 audit::record(&mut transaction, Entry::new(caller, actions::USER_RENAMED).about(id).from(&device), now).await?;
             }
             let user = sql::find(&mut transaction, id).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
-            if user.role == current.role {
+            if user.role == current.role && user.disabled == current.disabled {
                 transaction.commit().await?;
             } else {
                 auth.commit(transaction, Change::Account(id)).await?;
@@ -190,7 +204,8 @@ async fn update(
 
 /// Removes an account with its profile.
 ///
-/// One's own, or any by an administrator. The last administrator cannot go.
+/// One's own, or any by an administrator. Its sessions and the links in its letters go with it; what it did stays in the audit trail under its id. The last
+/// administrator cannot go.
 #[utoipa::path(delete, path = "/api/users/{id}", tag = "users", operation_id = "removeUser", params(("id" = Uuid, Path, description = "The account")), security(("bearer" = []), ("api_key" = ["account:write"])),
     responses((status = 204, description = "The account is gone"), (status = 403, description = "forbidden"), (status = 404, description = "user_not_found"), (status = 409, description = "last_admin")))]
 async fn remove(State(app): State<App>, caller: SignedIn, device: Device, Path(UserId(id)): Path<UserId>) -> Result<StatusCode> {

@@ -118,6 +118,28 @@ pub mod actions {
     pub const USER_ROLE_CHANGED: Action = Action::new("user.role_changed");
     /// An account was removed.
     pub const USER_REMOVED: Action = Action::new("user.removed");
+    /// Somebody tried to register with the address of this account.
+    pub const USER_REGISTERED_TWICE: Action = Action::new("user.registered_twice");
+    /// The owner of an account has shown that the address is his.
+    pub const USER_VERIFIED: Action = Action::new("user.verified");
+    /// An account was kept from signing in.
+    pub const USER_DISABLED: Action = Action::new("user.disabled");
+    /// An account may sign in again.
+    pub const USER_ENABLED: Action = Action::new("user.enabled");
+    /// A password was changed by whoever knew the one before.
+    pub const PASSWORD_CHANGED: Action = Action::new("password.changed");
+    /// Somebody asked for a way to a new password.
+    pub const PASSWORD_RESET_REQUESTED: Action = Action::new("password.reset_requested");
+    /// A password was set by whoever reads the mailbox.
+    pub const PASSWORD_RESET: Action = Action::new("password.reset");
+    /// Somebody asked for another address.
+    pub const EMAIL_CHANGE_REQUESTED: Action = Action::new("email.change_requested");
+    /// One of the two mailboxes confirmed; the detail says which.
+    pub const EMAIL_CHANGE_CONFIRMED: Action = Action::new("email.change_confirmed");
+    /// One of the two mailboxes refused; the detail says which.
+    pub const EMAIL_CHANGE_REFUSED: Action = Action::new("email.change_refused");
+    /// An account has another address.
+    pub const EMAIL_CHANGED: Action = Action::new("email.changed");
     /// Somebody signed in.
     pub const SESSION_OPENED: Action = Action::new("session.opened");
     /// Somebody tried to sign in with a wrong password.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use clap::Subcommand;
 use mainstay::auth::{Passwords, Role};
 use mainstay::error::{Error, Result};
+use mainstay::store::{Database, Session};
 use secrecy::SecretString;
 use serde_json::json;
 
 use crate::audit::{self, Actor, Entry, actions};
 use crate::settings::Settings;
-use crate::users::{Email, NewAccount, User, sql};
+use crate::users::{Email, NewAccount, User, sql, standing};
 use crate::{codes, first_start, life};
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,16 @@ pub(super) enum Command {
         /// `user`, `editor` or `admin`
         role: Role,
     },
+    /// Keep an account from signing in, and end its sessions
+    Disable {
+        /// E-mail
+        email: String,
+    },
+    /// Let an account sign in again
+    Enable {
+        /// E-mail
+        email: String,
+    },
 }
 
 pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
@@ -45,7 +56,7 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
             let account = NewAccount::parse(&email, &name, read_password()?)?;
             let password_hash = Passwords::new(1)?.hash(account.password, None).await?;
             let now = super::clock().now();
-            let user = User { id: uuid::Uuid::new_v4(), email, name, role, created_at: now, updated_at: now };
+            let user = User { id: uuid::Uuid::new_v4(), email, name, role, verified: true, disabled: false, created_at: now, updated_at: now };
             let mut transaction = database.begin(None).await?;
             sql::insert(&mut transaction, &user, &account.email, &password_hash).await?;
             let entry = Entry::new(Actor::CommandLine, actions::USER_CREATED).about(user.id).with(json!({"role": role.as_str()}));
@@ -54,10 +65,8 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
             super::print(&format!("{} {}\n", user.id, user.role));
         }
         Command::Role { email, role } => {
-            let not_found = || Error::new(&codes::USER_NOT_FOUND);
-            let email = Email::parse(&email).map_err(|_| not_found())?;
             let mut transaction = database.begin(None).await?;
-            let (id, _, current) = sql::credentials(&mut transaction, &email).await?.ok_or_else(not_found)?;
+            let User { id, role: current, .. } = locked(&mut transaction, &email).await?;
             if current == Role::Admin && role != Role::Admin {
                 sql::another_admin(&mut transaction, id).await?;
             }
@@ -68,8 +77,29 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
             transaction.commit().await?;
             super::print(&format!("{id} {role}\n"));
         }
+        Command::Disable { email } => set_disabled(&database, &email, true).await?,
+        Command::Enable { email } => set_disabled(&database, &email, false).await?,
     }
     Ok(0)
+}
+
+async fn locked(session: &mut Session, email: &str) -> Result<User> {
+    let not_found = || Error::new(&codes::USER_NOT_FOUND);
+    let email = Email::parse(email).map_err(|_| not_found())?;
+    let id = sql::id_of(session, &email).await?.ok_or_else(not_found)?;
+    sql::lock_with_admins(session, id).await?.ok_or_else(not_found)
+}
+
+async fn set_disabled(database: &Database, email: &str, disabled: bool) -> Result<()> {
+    let mut transaction = database.begin(None).await?;
+    let user = locked(&mut transaction, email).await?;
+    if user.disabled != disabled {
+        let entry = |action| Entry::new(Actor::CommandLine, action);
+        standing::set_disabled(&mut transaction, &user, disabled, entry, super::clock().now()).await?;
+    }
+    transaction.commit().await?;
+    super::print(&format!("{} {}\n", user.id, if disabled { "disabled" } else { "enabled" }));
+    Ok(())
 }
 
 /// The first line of standard input. Never an argument: those are seen by every process of the machine.

@@ -88,9 +88,9 @@ pub enum Letter {
         /// Comes back from `PUBLIC_URL/confirm-address`.
         token: Token,
     },
-    /// To the old address: it is to be changed, and may be kept.
+    /// To the old address: is it to be changed? Nothing changes before both have confirmed, and either can refuse.
     AddressChangeRequested {
-        /// Comes back from `PUBLIC_URL/refuse-address`.
+        /// Comes back from `PUBLIC_URL/confirm-address`.
         token: Token,
     },
     /// To the old address: it was changed.
@@ -142,8 +142,7 @@ impl Letter {
         let (page, token) = match self {
             Self::VerifyAddress { token } => ("verify-email", token),
             Self::ResetPassword { token } => ("reset-password", token),
-            Self::ConfirmNewAddress { token } => ("confirm-address", token),
-            Self::AddressChangeRequested { token } => ("refuse-address", token),
+            Self::ConfirmNewAddress { token } | Self::AddressChangeRequested { token } => ("confirm-address", token),
             _ => return None,
         };
         let token = utf8_percent_encode(token.0.expose_secret(), UNRESERVED);

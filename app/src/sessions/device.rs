@@ -7,12 +7,13 @@ use axum::extract::FromRequestParts;
 use http::header;
 use http::request::Parts;
 use mainstay::context;
+use serde::{Deserialize, Serialize};
 
 /// Browsers send 80 to 200; what is longer says nothing more to a person.
 const USER_AGENT_CHARS_MAX: usize = 256;
 
 /// An address and what the client calls itself. Neither proves anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// The client's address, behind trusted proxies the one they vouch for.
     pub address: IpAddr,

@@ -31,6 +31,10 @@ pub enum Because {
     SecondFactorAdded,
     /// There were too many.
     Displaced,
+    /// The password was changed.
+    PasswordChanged,
+    /// The account was disabled.
+    AccountDisabled,
 }
 
 impl Because {
@@ -44,6 +48,8 @@ impl Because {
             Self::TokenReused => "token_reused",
             Self::SecondFactorAdded => "second_factor_added",
             Self::Displaced => "displaced",
+            Self::PasswordChanged => "password_changed",
+            Self::AccountDisabled => "account_disabled",
         }
     }
 }
@@ -194,9 +200,10 @@ pub async fn revoke_all(session: &mut Session, account: Uuid, spared: u32, becau
     Ok(query(text).bind(account).bind(now).bind(because.as_str()).bind(i64::from(spared)).execute(session).await?)
 }
 
-/// Ends all sessions of an account but this one. How many ended? With the account locked, as for [`revoke_all`].
+/// Ends all sessions of an account but this one. How many ended? Call it with the account locked.
 pub async fn revoke_others(session: &mut Session, account: Uuid, spared: Uuid, because: Because, now: Timestamp) -> Result<u64> {
-    let text = "UPDATE sessions SET revoked_at = $2, expires_at = $2, revoked_because = $3 WHERE user_id = $1 AND id <> $4 AND revoked_at IS NULL AND expires_at > $2";
+    let text = "UPDATE sessions SET revoked_at = $2, expires_at = $2, revoked_because = $3 \
+                WHERE user_id = $1 AND id <> $4 AND revoked_at IS NULL AND expires_at > $2";
     Ok(query(text).bind(account).bind(now).bind(because.as_str()).bind(spared).execute(session).await?)
 }
 

@@ -203,6 +203,10 @@ pub struct ChangeUser {
     #[serde(default)]
     #[schema(value_type = Option<Role>, nullable = false)]
     role: Patch<Role>,
+    /// Is the account kept from signing in?
+    #[serde(default)]
+    #[schema(value_type = Option<bool>, nullable = false, example = false)]
+    disabled: Patch<bool>,
 }
 
 /// The change, parsed.
@@ -212,6 +216,15 @@ pub struct Change {
     pub name: Option<PersonName>,
     /// A new role.
     pub role: Option<Role>,
+    /// May it not sign in?
+    pub disabled: Option<bool>,
+}
+
+impl Change {
+    /// Does it ask for what its owner may not do?
+    pub fn is_for_administrators(&self) -> bool {
+        self.role.is_some() || self.disabled.is_some()
+    }
 }
 
 impl ChangeUser {
@@ -230,8 +243,13 @@ impl ChangeUser {
             Patch::Remove => fields.take("role", Err(required())),
             Patch::Set(role) => Some(role),
         };
+        let disabled = match self.disabled {
+            Patch::Keep => None,
+            Patch::Remove => fields.take("disabled", Err(required())),
+            Patch::Set(disabled) => Some(disabled),
+        };
         fields.finish()?;
-        Ok(Change { name, role })
+        Ok(Change { name, role, disabled })
     }
 }
 

@@ -10,8 +10,8 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::ground::Time;
 use crate::ground::{Account, Ground, within};
-use crate::sessions::Time;
 
 on_both! {
     a_key_is_shown_once_used_seen_and_revoked

@@ -6,17 +6,18 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mainstay::auth::Role;
+use jiff::Timestamp;
+use mainstay::auth::{Role, Throttle, ThrottleLimits};
 use mainstay::clock::Clock;
 use mainstay::config::{LogFormat, Reader};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 use mainstay::serve::{self, Drain, Limits, Report};
 use mainstay::store::{self, Database, Dialect, query};
-use mainstay_app::app::App;
+use mainstay_app::app::{Address, App};
 use mainstay_app::audit::{Actor, Entry, actions};
 use mainstay_app::life;
 use mainstay_app::sessions::{self, Device};
@@ -110,6 +111,15 @@ impl Ground {
         Service::start(settings, clock).await
     }
 
+    /// Starts the service without a throttle of wrong passwords, for a test that gives more of them than anybody may.
+    pub(crate) async fn start_unthrottled(&self) -> Service {
+        let pairs = self.pairs(&[]);
+        let (settings, _) = Settings::read(Reader::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))).unwrap();
+        let mut app = life::prepare(settings, Clock::system()).await.unwrap().app;
+        app.throttle = Throttle::new(ThrottleLimits { window: Duration::ZERO, ..ThrottleLimits::default() }, Instant::now());
+        Service::serve(app).await
+    }
+
     /// A second way into the database, behind the service's back.
     pub(crate) async fn database(&self) -> Database {
         let mut settings = store::Settings::new(&self.url);
@@ -184,8 +194,10 @@ pub(crate) struct Account {
 impl Service {
     /// Starts the service with these settings.
     pub(crate) async fn start(settings: Settings, clock: Clock) -> Self {
-        let prepared = life::prepare(settings, clock).await.unwrap();
-        let app = prepared.app;
+        Self::serve(life::prepare(settings, clock).await.unwrap().app).await
+    }
+
+    async fn serve(app: App) -> Self {
         let listener = serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let drain = Drain::new();
@@ -206,14 +218,14 @@ impl Service {
         let number = self.accounts.fetch_add(1, Ordering::Relaxed);
         let email = format!("{role}-{number}@example.com");
         let account = NewAccount::parse(&email, "Somebody", PASSWORD.into()).unwrap();
-        let user = self.app.open_account(account, role, Entry::new(Actor::System, actions::USER_CREATED)).await.unwrap();
+        let user = self.app.open_account(account, role, Address::Vouched, Entry::new(Actor::System, actions::USER_CREATED)).await.unwrap();
         self.signed_in(user.id).await
     }
 
     /// The first administrator, signed in.
     pub(crate) async fn admin(&self) -> Account {
         let email = mainstay_app::users::Email::parse(ADMIN).unwrap();
-        let (id, _, _) = mainstay_app::users::sql::credentials(&mut self.app.read().await.unwrap(), &email).await.unwrap().unwrap();
+        let id = mainstay_app::users::sql::id_of(&mut self.app.read().await.unwrap(), &email).await.unwrap().unwrap();
         self.signed_in(id).await
     }
 
@@ -237,6 +249,29 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.drain.cut();
+    }
+}
+
+/// A time that the test moves.
+pub(crate) struct Time(Arc<AtomicI64>);
+
+impl Time {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(Timestamp::now().as_second())))
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        let second = self.0.clone();
+        Clock::from_fn(move || Timestamp::from_second(second.load(Ordering::SeqCst)).unwrap())
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn second(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn pass(&self, seconds: i64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
     }
 }
 

@@ -31,9 +31,12 @@ macro_rules! on_postgres {
 
 mod client;
 mod ground;
+mod mailbox;
 mod process;
 mod smtp_server;
 
+mod access;
+mod accounts;
 mod api_keys;
 mod audit;
 mod import;

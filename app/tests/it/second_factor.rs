@@ -12,8 +12,8 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
+use crate::ground::Time;
 use crate::ground::{Account, Ground, PASSWORD, Service};
-use crate::sessions::Time;
 
 on_both! {
     a_second_factor_is_begun_confirmed_asked_for_and_removed

@@ -2,17 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use mainstay::auth::Role;
-use mainstay::clock::Clock;
 use mainstay_app::sessions;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
-use crate::ground::{ADMIN, Ground, PASSWORD, device};
+use crate::ground::{ADMIN, Ground, PASSWORD, Time, device};
 
 mod model;
 
@@ -27,24 +24,6 @@ on_both! {
     a_rotation_that_dies_between_its_steps_has_not_happened
     what_is_no_refresh_token_is_refused_in_one_way
     ended_sessions_are_swept_and_living_ones_are_not
-}
-
-/// A time that the test moves.
-pub(crate) struct Time(Arc<AtomicI64>);
-
-impl Time {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(Timestamp::now().as_second())))
-    }
-
-    pub(crate) fn clock(&self) -> Clock {
-        let second = self.0.clone();
-        Clock::from_fn(move || Timestamp::from_second(second.load(Ordering::SeqCst)).unwrap())
-    }
-
-    pub(crate) fn pass(&self, seconds: i64) {
-        self.0.fetch_add(seconds, Ordering::SeqCst);
-    }
 }
 
 async fn refresh(client: &Client, token: &str) -> Answer {
@@ -137,6 +116,8 @@ async fn a_lost_answer_signs_nobody_out_and_a_late_reuse_ends_the_session(ground
     me.get("/api/users/me").await.expect(401);
     account.client.get("/api/users/me").await.expect(401);
     assert_eq!(ground.number("SELECT count(*) AS n FROM sessions WHERE revoked_because = 'token_reused'").await, 1);
+    let letters = ground.letters_to("user-0@example.com").await;
+    assert_eq!(letters.iter().map(|letter| letter.subject.as_str()).collect::<Vec<_>>(), ["You were signed out for your safety"]);
     // A copy of a token whose row is long gone is noticed as well.
     let account = service.account(Role::User).await;
     let mut newest = account.refresh_token.clone();

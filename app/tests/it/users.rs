@@ -263,7 +263,7 @@ async fn the_token_of_a_removed_account_is_refused(ground: Arc<Ground>) {
 }
 
 async fn an_unknown_account_and_a_wrong_password_cannot_be_told_apart(ground: Arc<Ground>) {
-    let service = ground.start(&[]).await;
+    let service = ground.start_unthrottled().await;
     let stranger = service.stranger();
     let (mut pairs, mut words) = (Pairs::default(), HashSet::new());
     // `cargo run -p mainstay --example timing` makes a thousand pairs and sees smaller differences.

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::context;
 
@@ -35,19 +36,7 @@ impl Writes {
     /// # Panics
     /// With the panic of `work`.
     pub async fn finish<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
-        self.0.send_modify(|count| *count += 1);
-        let begun = Begun(self.clone());
-        let mut work = Box::pin(work);
-        let request = context::current();
-        let task = tokio::spawn(async move {
-            let _begun = begun;
-            std::future::poll_fn(move |task| match &request {
-                Some(request) => context::during(request, || work.as_mut().poll(task)),
-                None => work.as_mut().poll(task),
-            })
-            .await
-        });
-        match task.await {
+        match self.start(work).await {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -55,6 +44,26 @@ impl Writes {
                 Err(_) => std::future::pending().await,
             },
         }
+    }
+
+    /// Runs `work` to its end, and nobody waits for it: whatever it takes, no answer takes longer.
+    pub fn begin(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.start(work));
+    }
+
+    fn start<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.send_modify(|count| *count += 1);
+        let begun = Begun(self.clone());
+        let mut work = Box::pin(work);
+        let request = context::current();
+        tokio::spawn(async move {
+            let _begun = begun;
+            std::future::poll_fn(move |task| match &request {
+                Some(request) => context::during(request, || work.as_mut().poll(task)),
+                None => work.as_mut().poll(task),
+            })
+            .await
+        })
     }
 
     /// How many are in progress.
@@ -99,6 +108,16 @@ mod tests {
         finished.await.unwrap();
         writes.drained().await;
         assert_eq!(writes.in_progress(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_write_that_is_only_begun_but_the_end_of_the_process() {
+        let writes = Writes::default();
+        let (go, wait) = oneshot::channel::<()>();
+        writes.begin(async move { wait.await.unwrap() });
+        assert_eq!(writes.in_progress(), 1);
+        go.send(()).unwrap();
+        writes.drained().await;
     }
 
     #[tokio::test]

@@ -1,7 +1,6 @@
 //! A family of refresh tokens against a small model of it: every short order of what two clients do, and some long ones, on two instances where there can be two.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mainstay::auth::Role;
 use mainstay_app::sessions::{self, RefreshToken};
@@ -90,7 +89,7 @@ async fn run_order(instances: &[Service], account: Uuid, time: &Time, steps: &[S
         };
         let app = &instances[client % instances.len()].app;
         let given = sessions::exchange(app, RefreshToken::parse(&texts[has[client]]).unwrap(), device()).await;
-        let expected = model.present(has[client], time.0.load(Ordering::SeqCst));
+        let expected = model.present(has[client], time.second());
         match (given, expected) {
             (Ok(grant), Some(successor)) => {
                 let text = grant.refresh.text().expose_secret().to_owned();
