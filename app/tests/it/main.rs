@@ -34,6 +34,7 @@ mod ground;
 mod process;
 mod smtp_server;
 
+mod drills;
 mod import;
 mod keys;
 mod life;
