@@ -35,6 +35,7 @@ mod process;
 mod smtp_server;
 
 mod drills;
+mod forged;
 mod import;
 mod keys;
 mod life;
