@@ -41,6 +41,7 @@ mod keys;
 mod life;
 mod mail;
 mod openapi;
+mod pages;
 mod products;
 mod resilience;
 mod search;
