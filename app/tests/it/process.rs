@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,9 +14,17 @@ use crate::client::Client;
 /// A debug build on a busy machine starts in well under this.
 const START: Duration = Duration::from_secs(30);
 
+/// Where the built binary is. Tests are told; an example stands in a folder beside it.
+pub(crate) fn binary() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_mainstay") {
+        Some(path) => path.into(),
+        None => std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("mainstay"),
+    }
+}
+
 /// The binary, without any setting of this process's own environment.
 pub(crate) fn mainstay(settings: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    let mut command = Command::new(binary());
     command.env_clear().envs(settings.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
     // A mainstay.toml of whoever runs the tests is not meant.
     command.current_dir(std::env::temp_dir());
