@@ -166,23 +166,28 @@ impl Settings {
             stack,
         };
         settings.judge_mail(&mut reader);
+        settings.judge_accounts(&mut reader);
+        reader.finish().map(|entries| (settings, entries))
+    }
+
+    /// Rules of sessions and of the first administrator.
+    fn judge_accounts(&self, reader: &mut Reader) {
         // Else the session would end before the access token that was given with it.
-        for (name, life) in [("REFRESH_EXPIRY", settings.refresh_expiry), ("SESSION_MAX_AGE", settings.session_max_age)] {
-            if life < settings.stack.jwt_expiry {
-                reader.problem(name, format!("is {}, less than JWT_EXPIRY, which is {}", life.written(), settings.stack.jwt_expiry.written()));
+        for (name, life) in [("REFRESH_EXPIRY", self.refresh_expiry), ("SESSION_MAX_AGE", self.session_max_age)] {
+            if life < self.stack.jwt_expiry {
+                reader.problem(name, format!("is {}, less than JWT_EXPIRY, which is {}", life.written(), self.stack.jwt_expiry.written()));
             }
         }
-        if settings.admin_email.is_some() != settings.admin_password.is_some() {
+        if self.admin_email.is_some() != self.admin_password.is_some() {
             reader.problem("ADMIN_EMAIL", "and ADMIN_PASSWORD belong together: set both or none");
         }
-        if let Some(Err(flaw)) = settings.admin_email.as_deref().map(crate::users::Email::parse) {
+        if let Some(Err(flaw)) = self.admin_email.as_deref().map(crate::users::Email::parse) {
             reader.problem("ADMIN_EMAIL", flaw.message);
         }
-        let context = PasswordContext { email: settings.admin_email.as_deref(), name: Some(ADMIN_NAME), service: SERVICE_NAME };
-        if let Some(Err(flaw)) = settings.admin_password.as_ref().map(|password| Passwords::check(password, &context)) {
+        let context = PasswordContext { email: self.admin_email.as_deref(), name: Some(ADMIN_NAME), service: SERVICE_NAME };
+        if let Some(Err(flaw)) = self.admin_password.as_ref().map(|password| Passwords::check(password, &context)) {
             reader.problem("ADMIN_PASSWORD", flaw.message);
         }
-        reader.finish().map(|entries| (settings, entries))
     }
 
     /// Rules of mails.
