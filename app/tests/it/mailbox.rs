@@ -47,12 +47,9 @@ impl Ground {
     }
 
     /// The last letter to this address, whose subject begins so.
-    #[track_caller]
-    pub(crate) fn last_letter<'a>(&'a self, address: &'a str, subject: &'a str) -> impl Future<Output = Received> + 'a {
-        async move {
-            let letters = self.letters_to(address).await;
-            let found = letters.iter().rev().find(|letter| letter.subject.starts_with(subject)).cloned();
-            found.unwrap_or_else(|| panic!("no letter `{subject}` to {address}: {letters:#?}"))
-        }
+    pub(crate) async fn last_letter(&self, address: &str, subject: &str) -> Received {
+        let letters = self.letters_to(address).await;
+        let found = letters.iter().rev().find(|letter| letter.subject.starts_with(subject)).cloned();
+        found.unwrap_or_else(|| panic!("no letter `{subject}` to {address}: {letters:#?}"))
     }
 }

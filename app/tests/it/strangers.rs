@@ -104,7 +104,7 @@ impl Operation {
         if body.get("email").is_some() {
             body["email"] = json!(format!("{}@example.net", Uuid::new_v4().simple()));
         }
-        if body.get("password").is_some() {
+        if body.get("password").is_some() && body.get("token").is_none() {
             body["password"] = json!(PASSWORD);
         }
         if body.get("current_password").is_some() {
