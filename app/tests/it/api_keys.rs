@@ -10,8 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::ground::Time;
-use crate::ground::{Account, Ground, within};
+use crate::ground::{Account, Ground, Time, within};
 
 on_both! {
     a_key_is_shown_once_used_seen_and_revoked

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
-use mainstay::auth::{Role, Totp};
+use mainstay::auth::{AccountKey, Role, Totp};
 use mainstay::clock::Clock;
 use mainstay::config::Reader;
 use mainstay_app::life;
@@ -12,8 +13,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
-use crate::ground::Time;
-use crate::ground::{Account, Ground, PASSWORD, Service};
+use crate::ground::{Account, Ground, PASSWORD, Service, Time};
 
 on_both! {
     a_second_factor_is_begun_confirmed_asked_for_and_removed
@@ -138,6 +138,8 @@ async fn a_second_factor_is_begun_confirmed_asked_for_and_removed(ground: Arc<Gr
 
 /// Eight sign-ins with one code, all at once. As many tries as are free where the account is known.
 async fn race(service: &Service, email: &str, code: &str) {
+    let home = std::net::IpAddr::from([127, 0, 0, 1]);
+    service.app.throttle.vouch(AccountKey::of(email), home.into(), Instant::now());
     let asked = (0..8).map(|_| {
         let (client, email, code) = (service.stranger(), email.to_owned(), code.to_owned());
         tokio::spawn(async move { sign_in(&client, &email, Some(&code)).await })
