@@ -5,7 +5,7 @@
 //! An instance looks at the folder every [`LOOK_INTERVAL`], and once more when a token names a key that it has not met. What it has found good stays
 //! until its file is gone: a file that cannot be read takes away nothing and is reported, and so is a folder without a key that can sign.
 //!
-//! Why a rotation costs no failed verification: a key that follows another waits, published, for its time ([`keyring`]); its `lead` is many looks long,
+//! Why a rotation costs no failed verification: a key that follows another waits, published, for its time (`keyring.rs`); its `lead` is many looks long,
 //! and an end by command is three looks ahead. So whoever signs with a key does it when every other instance has met it. The look for an unknown key is
 //! a second line, for a key that has to step in at once.
 
