@@ -75,7 +75,7 @@ enum Kept {
     /// Passed beside.
     None,
     /// To the end.
-    Firm(#[allow(dead_code)] Taken),
+    Firm { _taken: Taken },
     /// Shared with the body, which lends it out while it waits for the client.
     Lent(Arc<Lendable>),
 }
@@ -91,9 +91,9 @@ impl Layer for Overload {
             return ControlFlow::Break(overloaded().into_response());
         };
         if request.body().is_end_stream() {
-            return ControlFlow::Continue(Place(Kept::Firm(taken)));
+            return ControlFlow::Continue(Place(Kept::Firm { _taken: taken }));
         }
-        let place = Arc::new(Lendable { places: self.places.clone(), held: Mutex::new(Held::Here(taken)) });
+        let place = Arc::new(Lendable { places: self.places.clone(), held: Mutex::new(Held::Here { _taken: taken }) });
         let body = std::mem::take(request.body_mut());
         *request.body_mut() = Body::new(Arriving { body, place: place.clone() });
         ControlFlow::Continue(Place(Kept::Lent(place)))
@@ -120,7 +120,9 @@ struct Lendable {
 
 #[derive(Debug)]
 enum Held {
-    Here(#[allow(dead_code)] Taken),
+    Here {
+        _taken: Taken,
+    },
     Lent,
     /// The request has ended.
     Over,
@@ -134,7 +136,7 @@ impl Lendable {
 
     fn lend(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*held, Held::Here(_)) {
+        if matches!(*held, Held::Here { .. }) {
             *held = Held::Lent;
         }
     }
@@ -144,7 +146,7 @@ impl Lendable {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*held, Held::Lent) {
             match self.places.take() {
-                Some(taken) => *held = Held::Here(taken),
+                Some(taken) => *held = Held::Here { _taken: taken },
                 None => return false,
             }
         }
