@@ -38,7 +38,8 @@ pub struct Limits {
     /// How long, after our last byte, what the client still sends is read and thrown away, so that it can read the
     /// answer instead of a reset (RFC 9112 section 9.6). 2 s.
     pub linger_timeout: Duration,
-    /// How much of it. 1 MiB, as much again as the body limit: with that a client has sent less than 4 MB before it finds the answer.
+    /// How much of it. 256 KiB: beside it lie what the kernel buffers on both sides and the body limit, and a client that looks for an answer while it sends
+    /// is to find it before it has sent 4 MB.
     pub linger_bytes_max: usize,
     /// How long a kept connection must have been idle, counted from the beginning of a drain, before it is closed. 1 s:
     /// a client that was about to use it does so, and is told to close.
@@ -65,7 +66,7 @@ impl Default for Limits {
             header_count_max: 100,
             target_bytes_max: 8 * 1024,
             linger_timeout: Duration::from_secs(2),
-            linger_bytes_max: 1024 * 1024,
+            linger_bytes_max: 256 * 1024,
             drain_idle: Duration::from_secs(1),
             drain_stall: Duration::from_secs(2),
             http2_streams_max: 100,

@@ -37,8 +37,8 @@ const ARRIVING_MAX: u64 = 256;
 
 /// What a chunk costs on the wire beside its data: a digit and two line ends at least (RFC 9112, 7.1).
 const CHUNK_OVERHEAD_BYTES: u64 = 5;
-/// A body of chunks of a byte each is six times its size on the wire. What comes may be a quarter over the limit and this much more, which chunks of
-/// 32 bytes still keep to; then it is too large.
+/// A body of chunks of a byte each is six times its size on the wire. What chunks may cost is a quarter of the limit and this much more, which a whole
+/// body in chunks of 32 bytes still keeps to; then it is too large.
 const CHUNK_OVERHEAD_FREE: u64 = 64 * 1024;
 
 /// The layer.
@@ -92,7 +92,7 @@ impl Layer for BodyLimit {
         let chunk_overhead = if request.body().size_hint().exact().is_some() { 0 } else { CHUNK_OVERHEAD_BYTES };
         let body = std::mem::take(request.body_mut());
         let (limit, fault) = (self.clone(), noted.0.clone());
-        *request.body_mut() = Body::new(Measured { body, count: Count { bytes: 0, wire: 0, chunk_overhead, limit }, fault, span: None, timer: None });
+        *request.body_mut() = Body::new(Measured { body, count: Count { bytes: 0, overhead: 0, chunk_overhead, limit }, fault, span: None, timer: None });
         ControlFlow::Continue(Some(noted))
     }
 
@@ -162,7 +162,7 @@ pin_project! {
 /// What has come of a body. Its drop gives the room back.
 struct Count {
     bytes: u64,
-    wire: u64,
+    overhead: u64,
     chunk_overhead: u64,
     limit: BodyLimit,
 }
@@ -170,10 +170,10 @@ struct Count {
 impl Count {
     fn add(&mut self, length: u64) -> Result<(), BodyFault> {
         self.bytes += length;
-        self.wire += length + self.chunk_overhead;
+        self.overhead += self.chunk_overhead;
         let BodyLimit { bytes_max, arriving, .. } = &self.limit;
         let arriving = arriving.fetch_add(length, Relaxed) + length;
-        if self.bytes > *bytes_max || self.wire > bytes_max.saturating_add(bytes_max / 4).saturating_add(CHUNK_OVERHEAD_FREE) {
+        if self.bytes > *bytes_max || self.overhead > (bytes_max / 4).saturating_add(CHUNK_OVERHEAD_FREE) {
             return Err(BodyFault::TooLarge);
         }
         if arriving > bytes_max.saturating_mul(ARRIVING_MAX) { Err(BodyFault::Overloaded) } else { Ok(()) }
