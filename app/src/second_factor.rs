@@ -39,6 +39,8 @@ pub use check::SecondFactors;
 const ENABLED: Action = Action::new("second_factor.enabled");
 /// The second factor was removed.
 const REMOVED: Action = Action::new("second_factor.removed");
+/// Somebody who had the password tried to sign in with a wrong code.
+pub const DENIED: Action = Action::new("second_factor.denied");
 /// The recovery codes were replaced.
 const NEW_CODES: Action = Action::new("second_factor.new_codes");
 

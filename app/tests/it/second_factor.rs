@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mainstay::auth::{AccountKey, Role, Totp};
 use mainstay::clock::Clock;
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
-use crate::ground::{Account, Ground, PASSWORD, Service, Time};
+use crate::ground::{Account, Ground, PASSWORD, Service, Time, within};
 
 on_both! {
     a_second_factor_is_begun_confirmed_asked_for_and_removed
@@ -266,6 +266,10 @@ async fn wrong_codes_slow_down_and_only_for_their_account(ground: Arc<Ground>) {
     };
     assert_eq!((late.code().as_str(), late.header("retry-after").is_some()), ("too_many_attempts", true));
     assert!(refusals >= 10, "as many are free where the account is known: {refusals}");
+    let told =
+        format!("SELECT count(*) AS n FROM audit WHERE action = 'second_factor.denied' AND actor_kind = 'stranger' AND subject = '{}'", account.id);
+    within(Duration::from_secs(5), "whoever guesses codes has the password: each try is told", || async { ground.number(&told).await == refusals })
+        .await;
     // A sign-in that shows none guesses nothing, and the account beside it is none of this.
     refused(sign_in(&stranger, &address, None).await, "second_factor_required");
     sign_in(&stranger, &email(&other).await, Some(&of_other.code())).await.expect(200);
