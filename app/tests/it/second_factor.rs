@@ -31,20 +31,20 @@ on_both! {
 }
 
 /// As an authenticator app holds it.
-struct Authenticator {
+pub(crate) struct Authenticator {
     totp: Totp,
     clock: Clock,
 }
 
 impl Authenticator {
-    fn new(secret: &str, clock: Clock) -> Self {
+    pub(crate) fn new(secret: &str, clock: Clock) -> Self {
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
         let bits: String = secret.bytes().map(|byte| format!("{:05b}", letters.iter().position(|letter| *letter == byte).unwrap())).collect();
         let bytes: Vec<u8> = bits.as_bytes().chunks_exact(8).map(|bits| u8::from_str_radix(std::str::from_utf8(bits).unwrap(), 2).unwrap()).collect();
         Self { totp: Totp::from_bytes(SecretSlice::from(bytes)).unwrap(), clock }
     }
 
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.totp.code_at(self.clock.now()).expose_secret().to_owned()
     }
 
