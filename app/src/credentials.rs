@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::app::App;
-use crate::audit::{self, Actor, Entry, actions};
+use crate::audit::{self, Action, Actor, Entry, actions};
 use crate::sessions::Device;
 use crate::users::sql::Credentials;
 use crate::users::{self, Email};
@@ -44,7 +44,7 @@ pub async fn prove(app: &App, address: &str, password: SecretString, device: &De
             pass.failed();
             count("wrong");
             if let Some(credentials) = credentials {
-                note_denied(app, credentials.account, device);
+                note_denied(app, credentials.account, actions::SESSION_DENIED, device);
             }
             Ok(None)
         }
@@ -90,10 +90,10 @@ async fn renewed(app: &App, credentials: &Credentials, password: SecretString) -
     }
 }
 
-/// Notes a wrong password in the audit trail. Nobody waits for it, so an account that exists takes no longer than one that does not; how many there are is
-/// bounded by the throttle, and those of accounts that do not exist are counted only.
-fn note_denied(app: &App, account: Uuid, device: &Device) {
-    let entry = Entry::new(Actor::Stranger, actions::SESSION_DENIED).about(account).from(device);
+/// Notes a wrong password or a wrong code in the audit trail. Nobody waits for it, so an account that exists takes no longer than one that does not; how many
+/// there are is bounded by the throttles, and those of accounts that do not exist are counted only.
+pub fn note_denied(app: &App, account: Uuid, action: Action, device: &Device) {
+    let entry = Entry::new(Actor::Stranger, action).about(account).from(device);
     let (database, now, deadline) = (app.database.clone(), app.clock().now(), app.deadline());
     app.writes.begin(async move {
         let write = async {
@@ -102,7 +102,7 @@ fn note_denied(app: &App, account: Uuid, device: &Device) {
             Ok::<_, Error>(transaction.commit().await?)
         };
         if let Err(error) = write.await {
-            tracing::warn!(%account, error = %error, "a wrong password could not be noted in the audit trail");
+            tracing::warn!(%account, error = %error, "a sign-in that was refused could not be noted in the audit trail");
         }
     });
 }

@@ -39,6 +39,8 @@ pub use check::SecondFactors;
 const ENABLED: Action = Action::new("second_factor.enabled");
 /// The second factor was removed.
 const REMOVED: Action = Action::new("second_factor.removed");
+/// Somebody who had the password tried to sign in with a wrong code.
+pub const DENIED: Action = Action::new("second_factor.denied");
 /// The recovery codes were replaced.
 const NEW_CODES: Action = Action::new("second_factor.new_codes");
 
@@ -110,7 +112,7 @@ pub struct Enrolment {
 /// Gives a secret for an authenticator app (TOTP, RFC 6238). Nobody is asked for a code before `POST /api/auth/totp/confirm` has shown, within 15 minutes,
 /// that the app knows it.
 #[utoipa::path(post, path = "/api/auth/totp", tag = "sign-in", operation_id = "createSecondFactor", request_body = Prove, security(("bearer" = [])),
-    responses((status = 200, description = "The secret, shown once", body = Envelope<Enrolment>), (status = 401, description = "invalid_credentials"), (status = 404, description = "user_not_found"),
+    responses((status = 200, description = "The secret, shown once", body = Envelope<Enrolment>), (status = 403, description = "wrong_password"), (status = 404, description = "user_not_found"),
         (status = 409, description = "second_factor_enabled"), (status = 429, description = "too_many_attempts"), (status = 503, description = "second_factor_unavailable")))]
 async fn create(State(app): State<App>, caller: Person, Json(input): Json<Prove>) -> Result<Response> {
     let account = caller.account;
@@ -211,7 +213,7 @@ struct ProveBoth {
 ///
 /// With the password and a code. A sign-in asks for the password alone again.
 #[utoipa::path(delete, path = "/api/auth/totp", tag = "sign-in", operation_id = "removeSecondFactor", request_body = ProveBoth, security(("bearer" = [])),
-    responses((status = 204, description = "It is removed"), (status = 401, description = "invalid_credentials, invalid_second_factor"), (status = 404, description = "user_not_found, second_factor_not_found"),
+    responses((status = 204, description = "It is removed"), (status = 401, description = "invalid_second_factor"), (status = 403, description = "wrong_password"), (status = 404, description = "user_not_found, second_factor_not_found"),
         (status = 429, description = "too_many_attempts"), (status = 503, description = "second_factor_unavailable")))]
 async fn remove(State(app): State<App>, caller: Person, device: Device, Json(input): Json<ProveBoth>) -> Result<StatusCode> {
     proven(&app, caller.account, input, None, Entry::new(caller, REMOVED).from(&device)).await?;
@@ -222,7 +224,7 @@ async fn remove(State(app): State<App>, caller: Person, device: Device, Json(inp
 ///
 /// With the password and a code. Those of before are good for nothing any more.
 #[utoipa::path(post, path = "/api/auth/totp/recovery-codes", tag = "sign-in", operation_id = "createRecoveryCodes", request_body = ProveBoth, security(("bearer" = [])),
-    responses((status = 200, description = "Recovery codes, shown once", body = Envelope<RecoveryCodes>), (status = 401, description = "invalid_credentials, invalid_second_factor"), (status = 404, description = "user_not_found, second_factor_not_found"),
+    responses((status = 200, description = "Recovery codes, shown once", body = Envelope<RecoveryCodes>), (status = 401, description = "invalid_second_factor"), (status = 403, description = "wrong_password"), (status = 404, description = "user_not_found, second_factor_not_found"),
         (status = 429, description = "too_many_attempts"), (status = 503, description = "second_factor_unavailable")))]
 async fn create_recovery_codes(State(app): State<App>, caller: Person, device: Device, Json(input): Json<ProveBoth>) -> Result<Response> {
     let made = RecoveryCode::make_all(&SystemRandom::new())?;
@@ -288,7 +290,7 @@ async fn proven(app: &App, account: Uuid, given: ProveBoth, replaced_by: Option<
 async fn prove(app: &App, account: Uuid, password: SecretString) -> Result<()> {
     let hash = sql::password_hash(&mut *app.read().await?, account).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
     let verified = app.passwords.verify(password, Some(hash), context::client()).await?;
-    if verified.right { Ok(()) } else { Err(Error::new(&codes::INVALID_CREDENTIALS)) }
+    if verified.right { Ok(()) } else { Err(Error::new(&codes::WRONG_PASSWORD)) }
 }
 
 async fn locked(transaction: &mut Transaction, account: Uuid) -> Result<User> {

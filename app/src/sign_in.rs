@@ -20,7 +20,7 @@ use crate::errands::{self, Accepted};
 use crate::sessions::{self, Device, Signed, Typed};
 use crate::settings::Registration;
 use crate::users::{self, NewAccount, User};
-use crate::{codes, credentials};
+use crate::{codes, credentials, second_factor};
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -100,12 +100,17 @@ async fn login(State(app): State<App>, device: Device, Json(input): Json<Login>)
     // That a code is missing tells only whoever has the password already, and no more than a sign-in without a second factor would tell: that it is right.
     let counts = input.code.is_some();
     let typed = Typed { hash: proven.password_hash, code: input.code };
-    let opening = sessions::open(&app, proven.account, Some(typed), device);
+    let opening = sessions::open(&app, proven.account, Some(typed), device.clone());
     let opened = if counts { app.second_factors.counted(proven.account, opening).await } else { opening.await };
-    if opened.is_ok() {
-        pass.succeeded(Instant::now())
-    } else {
-        pass.unused()
+    match &opened {
+        Ok(_) => pass.succeeded(Instant::now()),
+        Err(error) => {
+            pass.unused();
+            // What was rolled back has told nothing, and whoever guesses codes has the password.
+            if error.code() == &codes::INVALID_SECOND_FACTOR {
+                credentials::note_denied(&app, proven.account, second_factor::DENIED, &device);
+            }
+        }
     }
     let grant = opened?;
     sessions::signed(&app, &grant).await

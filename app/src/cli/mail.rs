@@ -50,7 +50,11 @@ fn list(folder: &Folder, count: usize) -> Result<String> {
 }
 
 fn show(folder: &Folder, id: &str, raw: bool) -> Result<String> {
-    let not_there = || Error::new(&codes::INTERNAL).with_message(format!("There is no mail {id}; `mainstay mail list` shows them"));
+    let not_there = || {
+        let words =
+            if id == "latest" { "There is no mail yet".to_owned() } else { format!("There is no mail {id}; `mainstay mail list` shows them") };
+        Error::new(&codes::INTERNAL).with_message(words)
+    };
     let wanted = if id == "latest" { None } else { Some(id.parse::<Uuid>().map_err(|_| not_there())?) };
     let mut entries = folder.list().map_err(unreadable)?.into_iter();
     let entry = entries.find(|entry| wanted.is_none_or(|id| entry.id == id)).ok_or_else(not_there)?;

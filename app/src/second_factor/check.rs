@@ -107,7 +107,9 @@ impl SecondFactors {
         let outcome = tries.await;
         match &outcome {
             Ok(_) => pass.succeeded(Instant::now()),
-            Err(error) if [&codes::INVALID_SECOND_FACTOR, &codes::INVALID_CREDENTIALS].contains(&error.code()) => pass.failed(),
+            Err(error) if [&codes::INVALID_SECOND_FACTOR, &codes::WRONG_PASSWORD, &codes::INVALID_CREDENTIALS].contains(&error.code()) => {
+                pass.failed()
+            }
             Err(_) => pass.unused(),
         }
         outcome

@@ -234,6 +234,7 @@ async fn an_end_gives_mails_back_that_were_not_sent(ground: Arc<Ground>) {
 
 async fn mails_go_into_the_folder_and_are_shown(ground: Arc<Ground>) {
     let server = Server::start(&ground.pairs(&[("PUBLIC_URL", "https://app.example.com")]));
+    assert!(command(&ground, &["mail", "show", "latest"]).await.contains("There is no mail yet"));
     let id = queue(&ground, ADDRESS, &reset(), "event").await;
     becomes(&ground, id, "done").await;
     let link = "https://app.example.com/reset-password#token=marked-token";

@@ -1,7 +1,8 @@
 //! Pages that show commands and what they print: the commands are run, all of a page in one shell, and what they print is what the page shows.
 //!
 //! A block of `console` has commands, each behind `$ ` and going on after a line that ends in `\`, and below each what it prints. `...` stands for anything that was
-//! left out, and long lines may be broken anywhere: white space at the ends of lines does not count. A page that is to be tried is one line in the list below.
+//! left out, and long lines may be broken anywhere: white space at the ends of lines does not count. `CODE=123456` stands for the next code of the authenticator
+//! that has `$SECRET`, whatever digits are shown. A page that is to be tried is one line in the list below.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -10,10 +11,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use mainstay::clock::Clock;
 use uuid::Uuid;
 
 use crate::ground::{Ground, within};
 use crate::process::{self, Server};
+use crate::second_factor::Authenticator;
 
 on_both! {
     the_page_of_accounts_shows_what_happens
@@ -82,6 +86,7 @@ fn a_page_is_read_as_it_is_written() {
     let page = "Words.\n\n```console\n$ first \\\n    -x '$ no'\nprints\n  more\n$ second\n```\n$ words\n```sh\n$ not run\n```\n";
     let shown = |line, command: &str, prints: &str| Shown { line, command: command.to_owned(), prints: prints.to_owned() };
     assert_eq!(commands(page), [shown(4, "first \\\n    -x '$ no'\n", "prints\n  more\n"), shown(8, "second\n", "")]);
+    assert!(is_typed_code("CODE=287082\n") && !is_typed_code("CODE=$(jq .code codes.json)\n") && !is_typed_code("A=287082\n"));
     assert!(is_shown("{\"a\":1,\n  \"b\":2}\n", "{\"a\":1,\"b\":2}"));
     assert!(is_shown("{\"a\":\"...\", ... \"z\":1}", "{\"a\":\"x\",\"b\":2,\"z\":1}") && is_shown("...", "anything") && is_shown("", "\n"));
     assert!(is_shown("a ...", "a"), "nothing is anything as well");
@@ -95,19 +100,38 @@ async fn run(ground: &Ground, page: &str) {
     let settings = ground.pairs(&[]);
     let server = Server::start(&settings);
     let mut shell = Shell::start(&settings, &ground.file("home"));
-    let mut seen = 0;
+    let (mut seen, mut last_step) = (0, 0);
     for shown in commands(page) {
-        if shown.command.contains("mainstay mail") {
+        if ["mainstay mail", "link_to"].iter().any(|reads| shown.command.contains(reads)) {
             // The service sends by itself, a moment after its answer; a reader types more slowly than this.
             let sent = || async { ground.number("SELECT count(*) AS n FROM jobs WHERE state IN ('waiting', 'running')").await == 0 };
             within(PATIENCE, "every mail is sent", sent).await;
         }
-        let command = shown.command.replace(SHOWN, &format!("http://{}", server.public));
+        let mut command = shown.command.replace(SHOWN, &format!("http://{}", server.public));
+        if is_typed_code(&command) {
+            let secret = tokio::task::block_in_place(|| shell.run("printf %s \"$SECRET\"\n"));
+            command = format!("CODE={}\n", next_code(secret.trim(), &mut last_step).await);
+        }
         let printed = tokio::task::block_in_place(|| shell.run(&command));
         assert!(is_shown(&shown.prints, &printed), "line {}\n$ {}{}\n--- but it prints\n{printed}", shown.line, shown.command, shown.prints);
         seen += 1;
     }
     assert!(seen > 0, "the page has commands");
+}
+
+/// Does the reader type here what an authenticator shows?
+fn is_typed_code(command: &str) -> bool {
+    command.trim_end().strip_prefix("CODE=").is_some_and(|code| code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A code that was not used. Each is good a step before its time, so the second one on a page need not be waited for.
+async fn next_code(secret: &str, last_step: &mut i64) -> String {
+    const STEP_S: i64 = 30;
+    let now = || Timestamp::now().as_second() / STEP_S;
+    let step = now().max(*last_step + 1);
+    within(2 * PATIENCE, "the next code is good", || async { now() + 1 >= step }).await;
+    *last_step = step;
+    Authenticator::new(secret, Clock::from_fn(move || Timestamp::from_second(step * STEP_S).unwrap())).code()
 }
 
 /// One shell for a page, so that what a command keeps is there for the next.

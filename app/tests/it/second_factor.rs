@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mainstay::auth::{AccountKey, Role, Totp};
 use mainstay::clock::Clock;
@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client};
-use crate::ground::{Account, Ground, PASSWORD, Service, Time};
+use crate::ground::{Account, Ground, PASSWORD, Service, Time, within};
 
 on_both! {
     a_second_factor_is_begun_confirmed_asked_for_and_removed
@@ -31,20 +31,20 @@ on_both! {
 }
 
 /// As an authenticator app holds it.
-struct Authenticator {
+pub(crate) struct Authenticator {
     totp: Totp,
     clock: Clock,
 }
 
 impl Authenticator {
-    fn new(secret: &str, clock: Clock) -> Self {
+    pub(crate) fn new(secret: &str, clock: Clock) -> Self {
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
         let bits: String = secret.bytes().map(|byte| format!("{:05b}", letters.iter().position(|letter| *letter == byte).unwrap())).collect();
         let bytes: Vec<u8> = bits.as_bytes().chunks_exact(8).map(|bits| u8::from_str_radix(std::str::from_utf8(bits).unwrap(), 2).unwrap()).collect();
         Self { totp: Totp::from_bytes(SecretSlice::from(bytes)).unwrap(), clock }
     }
 
-    fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.totp.code_at(self.clock.now()).expose_secret().to_owned()
     }
 
@@ -200,13 +200,14 @@ async fn nothing_changes_without_the_password_and_a_code(ground: Arc<Ground>) {
     let service = ground.start_at(time.clock(), &[]).await;
     let account = service.account(Role::User).await;
     let client = &account.client;
-    refused(client.post("/api/auth/totp", &json!({"password": "another sentence of mine"})).await, "invalid_credentials");
+    let wrong = client.post("/api/auth/totp", &json!({"password": "another sentence of mine"})).await;
+    assert_eq!(wrong.expect(403).code(), "wrong_password", "a 401 would say that the session is over");
     assert_eq!(client.post("/api/auth/totp/confirm", &json!({"code": "000000"})).await.expect(404).code(), "second_factor_not_found");
     let (authenticator, codes) = enable(&account, &time).await;
     for (method, path) in [("DELETE", "/api/auth/totp"), ("POST", "/api/auth/totp/recovery-codes")] {
         let ask =
             async |password: &str, code: &str| client.raw(method, path, json!({"password": password, "code": code}).to_string().as_bytes()).await;
-        refused(ask("another sentence of mine", &authenticator.code()).await, "invalid_credentials");
+        assert_eq!(ask("another sentence of mine", &authenticator.code()).await.expect(403).code(), "wrong_password");
         refused(ask(PASSWORD, &authenticator.wrong()).await, "invalid_second_factor");
         client.raw(method, path, json!({"password": PASSWORD}).to_string().as_bytes()).await.names("code");
         client.raw(method, path, json!({"code": codes[0]}).to_string().as_bytes()).await.names("password");
@@ -265,6 +266,10 @@ async fn wrong_codes_slow_down_and_only_for_their_account(ground: Arc<Ground>) {
     };
     assert_eq!((late.code().as_str(), late.header("retry-after").is_some()), ("too_many_attempts", true));
     assert!(refusals >= 10, "as many are free where the account is known: {refusals}");
+    let told =
+        format!("SELECT count(*) AS n FROM audit WHERE action = 'second_factor.denied' AND actor_kind = 'stranger' AND subject = '{}'", account.id);
+    within(Duration::from_secs(5), "whoever guesses codes has the password: each try is told", || async { ground.number(&told).await == refusals })
+        .await;
     // A sign-in that shows none guesses nothing, and the account beside it is none of this.
     refused(sign_in(&stranger, &address, None).await, "second_factor_required");
     sign_in(&stranger, &email(&other).await, Some(&of_other.code())).await.expect(200);
