@@ -1,4 +1,4 @@
-//! The drill of `kill -9` as long as it is wanted: a service is killed at random moments while it registers accounts, rotates refresh tokens and sends mails.
+//! The drill of `kill -9` as long as it is wanted: a service is killed at random moments while it registers accounts, rotates refresh tokens, resets a password and sends mails.
 //!
 //! ```sh
 //! cargo run -p mainstay-app --example kill -- --kills 1000

@@ -92,7 +92,8 @@ impl Layer for BodyLimit {
         let chunk_overhead = if request.body().size_hint().exact().is_some() { 0 } else { CHUNK_OVERHEAD_BYTES };
         let body = std::mem::take(request.body_mut());
         let (limit, fault) = (self.clone(), noted.0.clone());
-        *request.body_mut() = Body::new(Measured { body, count: Count { bytes: 0, overhead: 0, chunk_overhead, limit }, fault, span: None, timer: None });
+        *request.body_mut() =
+            Body::new(Measured { body, count: Count { bytes: 0, overhead: 0, chunk_overhead, limit }, fault, span: None, timer: None });
         ControlFlow::Continue(Some(noted))
     }
 

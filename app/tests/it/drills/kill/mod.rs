@@ -1,15 +1,17 @@
-//! The drill of `kill -9`: a process that registers accounts, rotates refresh tokens and sends mails is killed at a random moment, started again on the same
+//! The drill of `kill -9`: a process that registers accounts, rotates refresh tokens, resets a password and sends mails is killed at a random moment, started again on the same
 //! database, and must have left nothing that is half there. Again and again.
 //!
 //! What must hold after each kill:
 //! - no account without its profile, no profile, session or token without what it belongs to, no two accounts of one address;
 //! - every account whose 201 was received exists; an address whose answer was lost is free or taken, once;
 //! - a refresh whose answer was lost gives the same successor when it is repeated, and nobody was signed out;
+//! - a reset whose answer was lost is done with all that belongs to it (the password, the end of the sessions, the link, the audit trail, the letter), or not at all;
 //!
 //! and whenever the queue of mails is empty: of every cause that was committed there is one mail, of one that was not there is none.
 
 mod causes;
 mod clients;
+mod forgetful;
 mod invariants;
 mod report;
 
@@ -20,6 +22,7 @@ use rustix::process::Signal;
 
 use self::causes::Causes;
 use self::clients::{Family, Registered, Registrar};
+use self::forgetful::Forgetful;
 pub(crate) use self::report::Report;
 use super::chance::Chance;
 use crate::ground::Ground;
@@ -29,8 +32,8 @@ use crate::process::Server;
 const REGISTRARS: u32 = 2;
 /// Sessions that are refreshed at once.
 const FAMILIES: u32 = 3;
-/// In calm registrations: two who share a thread that hashes have both their first answers before this, and not much before.
-const LATEST: f64 = 3.0;
+/// In calm registrations: three who share a thread that hashes have all their first answers before this, and not much before.
+const LATEST: f64 = 5.0;
 /// A killed process is gone at once.
 const GONE: Duration = Duration::from_secs(10);
 /// The folder keeps the last 1,000 mails, and each round may cause a few: they are counted long before.
@@ -53,14 +56,16 @@ pub(crate) async fn run(ground: &Ground, plan: Plan, mut tell: impl FnMut(&Repor
     for number in 0..FAMILIES {
         families.push(Family::begin(&server.client(), number).await);
     }
+    let mut forgetful = Forgetful::begin(&server.client()).await;
     report.calm = clients::calm_registration(&server.client()).await;
-    let mut drill = Drill { ground, causes: Causes::default(), accounts: i64::from(FAMILIES + clients::CALM) + 1 };
+    let mut drill = Drill { ground, causes: Causes::default(), accounts: i64::from(FAMILIES + clients::CALM) + 2 };
     for kill in 1..=plan.kills {
         let delay = report.calm.mul_f64(LATEST * chance.fraction());
         let place = format!("kill {kill} of seed {}, after {delay:?}", plan.seed);
         // Refreshes that never pause leave so little of a core to hashes that no registration would ever come to its write: every other time they rest.
         let refreshing = if chance.coin() { families.as_mut_slice() } else { &mut [] };
-        let registered = at_work(&mut server, refreshing, kill, delay).await;
+        forgetful.have_a_link(ground, &server.client()).await;
+        let registered = at_work(&mut server, refreshing, &mut forgetful, kill, delay).await;
         // Half of the causes wait for the process when it starts, the others are seen by it while it serves.
         let early = chance.coin();
         if early {
@@ -71,6 +76,7 @@ pub(crate) async fn run(ground: &Ground, plan: Plan, mut tell: impl FnMut(&Repor
         report.restarts.push(started.elapsed());
         let database = ground.database().await;
         drill.check(&database, &server, &registered, &mut families, &mut report, &place).await;
+        forgetful.check(&database, &server.client(), &mut report.resets, &place).await;
         database.close(GONE).await;
         if !early {
             drill.cause(&mut chance).await;
@@ -86,7 +92,7 @@ pub(crate) async fn run(ground: &Ground, plan: Plan, mut tell: impl FnMut(&Repor
 }
 
 /// Lets everybody ask, kills the process, and gives what the registrars have heard.
-async fn at_work(server: &mut Server, families: &mut [Family], kill: u32, delay: Duration) -> Vec<Registered> {
+async fn at_work(server: &mut Server, families: &mut [Family], forgetful: &mut Forgetful, kill: u32, delay: Duration) -> Vec<Registered> {
     let registrars: Vec<_> = (0..REGISTRARS).map(|number| tokio::spawn(Registrar::new(server.client(), kill, number).run())).collect();
     let client = server.client();
     let refreshing = families.iter_mut().map(|family| family.refresh_until_the_end(&client));
@@ -94,7 +100,7 @@ async fn at_work(server: &mut Server, families: &mut [Family], kill: u32, delay:
         tokio::time::sleep(delay).await;
         server.signal(Signal::KILL);
     };
-    tokio::join!(futures_util::future::join_all(refreshing), killing);
+    tokio::join!(futures_util::future::join_all(refreshing), forgetful.reset(&client), killing);
     let mut registered = Vec::new();
     for registrar in registrars {
         registered.push(registrar.await.unwrap());

@@ -35,6 +35,7 @@ pub(crate) struct Report {
     pub(crate) calm: Duration,
     pub(crate) registrations: Fates,
     pub(crate) refreshes: Fates,
+    pub(crate) resets: Fates,
     /// Causes of mails whose transaction was committed, and those whose transaction was not.
     pub(crate) committed: u64,
     pub(crate) rolled_back: u64,
@@ -52,6 +53,7 @@ impl fmt::Display for Report {
         writeln!(f, "{} kills in {:.0?}; a calm registration took {:.1?}, a restart {restart:.1?}", self.kills, self.took, self.calm)?;
         writeln!(f, "  registrations  {}", self.registrations)?;
         writeln!(f, "  refreshes      {}", self.refreshes)?;
+        writeln!(f, "  resets         {}", self.resets)?;
         write!(f, "  mails          {} found; {} causes committed, {} not", self.mails, self.committed, self.rolled_back)
     }
 }
