@@ -14,9 +14,10 @@ use mainstay::health::Health;
 use mainstay::jobs::{Chance, Jobs, Kinds, Limits};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
+use mainstay::redis::Redis;
 use mainstay::routes::Routes;
 use mainstay::serve;
-use mainstay::stack::rate_limit::Quota;
+use mainstay::stack::rate_limit::{Quota, Together};
 use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
 use mainstay::store::{Connection, Database};
 use mainstay::writes::Writes;
@@ -93,6 +94,8 @@ pub struct App {
     pub settings: Arc<Settings>,
     /// The database.
     pub database: Database,
+    /// Where all instances count together.
+    pub redis: Option<Redis>,
     /// Who is asking.
     pub auth: Auth,
     /// Hashes passwords.
@@ -127,10 +130,19 @@ impl App {
     ///
     /// # Panics
     /// Outside of a Tokio runtime: it begins to listen to other instances.
-    pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, sealer: Option<Sealer>, clock: Clock) -> Result<Self> {
+    pub fn new(
+        settings: Arc<Settings>,
+        database: Database,
+        redis: Option<Redis>,
+        search: Search,
+        keys: Keys,
+        sealer: Option<Sealer>,
+        clock: Clock,
+    ) -> Result<Self> {
         let stack = &settings.stack;
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
-        let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
+        let together = redis.clone().map(|redis| Together::new(redis, stack.instances));
+        let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window).together(together.clone());
         let limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
         let kinds = errands::add_to(Mailer::new(&settings)?.add_to(Kinds::new()), database.clone(), clock.clone());
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
@@ -142,8 +154,8 @@ impl App {
         let passwords = Passwords::new(cores)?;
         let second_factors = SecondFactors::new(sealer, Instant::now());
         let throttle = Throttle::new(ThrottleLimits::default(), Instant::now());
-        let (letters, writes, health) = (Arc::new(errands::quota()), Writes::default(), Health::default());
-        Ok(Self { settings, database, auth, passwords, second_factors, throttle, letters, search, writes, health, jobs })
+        let (letters, writes, health) = (Arc::new(errands::quota(together)), Writes::default(), Health::default());
+        Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, search, writes, health, jobs })
     }
 
     /// A connection for reading, within the request's time.
@@ -213,6 +225,7 @@ impl App {
         let routes = self.routes();
         let trusted = Networks::new(settings.trusted_proxies.clone());
         let exempt = Networks::new(settings.rate_limit_allowlist.clone());
+        let together = self.redis.clone().map(|redis| Together::new(redis, settings.instances));
         let detail = if settings.production() { Detail::Message } else { Detail::Causes };
         let policy: ContentPolicy = settings.content_policy;
         from_the_street(trusted)
@@ -224,7 +237,7 @@ impl App {
             .enter(Conform)
             .enter(Deadline::new(settings.request_timeout))
             .enter(Overload::new(settings.concurrency_max))
-            .enter(RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, exempt))
+            .enter(RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, exempt).together(together, self.auth.clone()))
             .enter(BodyLimit::new(settings.body_limit.0))
             .around(routes)
     }

@@ -9,7 +9,7 @@ use mainstay::auth::AccountKey;
 use mainstay::clock::Clock;
 use mainstay::error::{Error, Result};
 use mainstay::jobs::{Enqueued, Failure, Job, Kinds, Running, enqueue};
-use mainstay::stack::rate_limit::Quota;
+use mainstay::stack::rate_limit::{Quota, Together};
 use mainstay::store::{Database, Session};
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
@@ -67,15 +67,15 @@ impl Accepted {
     }
 }
 
-/// Letters to one mailbox that strangers caused, per instance.
+/// Letters to one mailbox that strangers caused.
 #[must_use]
-pub fn quota() -> Quota<AccountKey> {
-    Quota::new("letters", LETTERS_MAX, LETTERS_WINDOW)
+pub fn quota(together: Option<Together>) -> Quota<AccountKey> {
+    Quota::new("letters", LETTERS_MAX, LETTERS_WINDOW).together(together)
 }
 
 /// May one more letter be caused to this mailbox?
-pub fn may_write(app: &App, email: &Email) -> bool {
-    let may = app.letters.take(AccountKey::of(email.folded()), Instant::now()).is_ok();
+pub async fn may_write(app: &App, email: &Email) -> bool {
+    let may = app.letters.count(AccountKey::of(email.folded()), Instant::now()).await.is_ok();
     if !may {
         metrics::counter!("mainstay_letters_refused_total").increment(1);
     }
@@ -109,7 +109,7 @@ pub async fn reset(app: &App, email: &Email, device: Device) -> Result<()> {
 }
 
 async fn ask(app: &App, email: &Email, device: Device, errand: Errand) -> Result<()> {
-    if !may_write(app, email) {
+    if !may_write(app, email).await {
         // Said to nobody: it would tell that somebody else asked.
         return Ok(());
     }

@@ -28,7 +28,7 @@ pub fn router() -> OpenApiRouter<App> {
 struct Summary {
     /// Always true; what is not healthy is an error.
     healthy: bool,
-    /// Always `ok`.
+    /// `degraded`: it serves, and something that instances share does not answer.
     #[schema(value_type = String, pattern = "^(ok|degraded|draining)$", max_length = 8, example = "ok")]
     status: &'static str,
     /// When this was found.
@@ -68,9 +68,14 @@ async fn summary(State(app): State<App>) -> Response {
         return Error::new(&codes::NOT_READY).retry_after(wait).into_response();
     }
     match app.database.ping().await {
-        Ok(()) => axum::Json(Summary { healthy: true, status: "ok", timestamp: app.clock().now() }).into_response(),
+        Ok(()) => axum::Json(Summary { healthy: true, status: if whole(&app) { "ok" } else { "degraded" }, timestamp: app.clock().now() }).into_response(),
         Err(error) => Error::new(&codes::DATABASE_UNAVAILABLE).caused_by(error).retry_after(wait).into_response(),
     }
+}
+
+/// Does everything answer that instances share beside the database?
+fn whole(app: &App) -> bool {
+    app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers)
 }
 
 /// Details for the operator.
@@ -81,6 +86,8 @@ pub struct Details {
     timestamp: Timestamp,
     version: &'static str,
     database: Database,
+    /// Nothing without `REDIS_URL`.
+    redis: Option<Redis>,
     search: Search,
     /// `live`, `lost` or, with SQLite, `alone`: does this instance hear at once when a session ends elsewhere?
     standing: &'static str,
@@ -98,6 +105,21 @@ struct Database {
     idle: usize,
     in_use: usize,
     waiting: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Redis {
+    answers: bool,
+    questions: u64,
+    late: u64,
+    outages: u64,
+}
+
+impl Redis {
+    fn of(redis: &mainstay::redis::Redis) -> Self {
+        let counts = redis.counts();
+        Self { answers: redis.answers(), questions: counts.asked, late: counts.late, outages: counts.outages }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -141,7 +163,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
     let status = match phase {
         Phase::Starting => "starting",
         Phase::Draining => "draining",
-        Phase::Ready if ping.is_ok() && app.auth.hearing() != Hearing::Lost => "ok",
+        Phase::Ready if ping.is_ok() && whole(&app) => "ok",
         Phase::Ready => "degraded",
     };
     let details = Details {
@@ -159,6 +181,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
             in_use: stats.in_use,
             waiting: stats.waiting,
         },
+        redis: app.redis.as_ref().map(Redis::of),
         search: Search { documents: search.documents, changes_behind: search.behind, caught_up: search.caught_up, failures: search.failures },
         standing: app.auth.hearing().as_str(),
         writes_in_progress: app.writes.in_progress(),

@@ -12,6 +12,7 @@ use mainstay::clock::Clock;
 use mainstay::error::{Error, Result, codes};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
+use mainstay::redis::Redis;
 use mainstay::serve::{self, Drain, Limits};
 use mainstay::store::{self, Database};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,6 +82,14 @@ pub async fn open_database(settings: &Settings) -> Result<Database> {
     Ok(database)
 }
 
+/// The Redis of the settings, if there is one. That it does not answer stops no start: each instance counts by itself until it does.
+async fn open_redis(settings: &Settings) -> Result<Option<Redis>> {
+    let Some(url) = &settings.stack.redis_url else { return Ok(None) };
+    // The settings were checked, so this is the same check again.
+    let wrong = |words| Error::new(&codes::INTERNAL).with_message(format!("REDIS_URL {words}"));
+    Redis::open(url, settings.stack.redis_timeout).await.map(Some).map_err(wrong)
+}
+
 /// Everything before the first connection: the database and its schema, the keys, the search, the first administrator, the sample.
 ///
 /// # Errors
@@ -95,7 +104,8 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
         tracing::warn!(folder = %settings.mail_dir.display(), "no SMTP_URL is set: mails go into a folder and reach nobody");
     }
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
-    let app = App::new(settings.clone(), database.clone(), search, keys, first_start::sealer(&settings)?, clock.clone())?;
+    let redis = open_redis(&settings).await?;
+    let app = App::new(settings.clone(), database.clone(), redis, search, keys, first_start::sealer(&settings)?, clock.clone())?;
     first_start::check_second_factors(&app).await?;
     let mut sample = 0;
     if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {

@@ -16,6 +16,9 @@ pub fn router(app: App, metrics: Metrics, log: Sink) -> Router {
     let scrape = async move |State(app): State<App>| {
         app.database.record_metrics();
         app.auth.record_metrics();
+        if let Some(redis) = &app.redis {
+            redis.record_metrics();
+        }
         let search = app.search.standing();
         #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 documents.
         {

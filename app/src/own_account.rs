@@ -133,7 +133,7 @@ async fn change_email(
     let user = own(&app, caller).await?;
     let email = input.parse(&user)?;
     let proven = prove(&app, &user, input.password, &device).await?;
-    if errands::may_write(&app, &email) {
+    if errands::may_write(&app, &email).await {
         let (database, now, deadline) = (app.database.clone(), app.clock().now(), app.deadline());
         let write = async move {
             let mut transaction = database.begin(deadline).await?;

@@ -70,6 +70,12 @@ impl From<IpAddr> for ClientKey {
     }
 }
 
+impl std::fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address().fmt(f)
+    }
+}
+
 impl ClientKey {
     /// As an address, for display.
     pub fn address(self) -> IpAddr {

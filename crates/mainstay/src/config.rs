@@ -84,6 +84,8 @@ pub struct Settings {
     pub db_acquire_timeout: Duration,
     pub db_statement_timeout: Duration,
     pub instances: u32,
+    pub redis_url: Option<SecretString>,
+    pub redis_timeout: Duration,
     pub token_keys: TokenKeys,
     pub jwt_expiry: Duration,
     pub jwt_issuer: String,
@@ -130,7 +132,9 @@ impl Settings {
             db_idle_timeout: reader.read(Knob::new("DB_IDLE_TIMEOUT", "Unused connections above the minimum are closed after this time").default("30s").within(seconds(1), seconds(86_400))),
             db_acquire_timeout: reader.read(Knob::new("DB_ACQUIRE_TIMEOUT", "Longest wait for a connection; past it 503").default("5s").within(Duration::from_millis(10), seconds(300))),
             db_statement_timeout: reader.read(Knob::new("DB_STATEMENT_TIMEOUT", "A statement is ended by the database after this time").default("30s").within(Duration::from_millis(10), seconds(3600))),
-            instances: reader.read(Knob::new("INSTANCES", "Instances that share the database, for the sum of their pools").default("1").between(1, 10_000)),
+            instances: reader.read(Knob::new("INSTANCES", "Instances that share the database, for the sum of their pools and for the part of a limit that each admits without Redis").default("1").between(1, 10_000)),
+            redis_url: reader.read(Knob::new("REDIS_URL", "Redis, Valkey or a Redis Cluster in which all instances count limits together: `redis://host:port`, with TLS `rediss://`; nodes of a cluster with commas between them").default_says("none: each instance counts by itself")),
+            redis_timeout: reader.read(Knob::new("REDIS_TIMEOUT", "Longest wait for an answer of Redis; past it a request goes on without").default("100ms").within(Duration::from_millis(1), seconds(5))),
             token_keys: token_keys(reader, production),
             jwt_expiry: reader.read(Knob::new("JWT_EXPIRY", "Life of an access token").default("15m").within(seconds(10), seconds(31 * 86_400))),
             jwt_issuer: reader.read(Knob::new("JWT_ISSUER", "`iss` of access tokens").default("mainstay")),
@@ -152,6 +156,9 @@ impl Settings {
         }
         if self.db_pool_min > self.db_pool_max {
             reader.problem("DB_POOL_MIN", format!("is {}, more than DB_POOL_MAX, which is {}", self.db_pool_min, self.db_pool_max));
+        }
+        if let Some(Err(reason)) = self.redis_url.as_ref().map(crate::redis::check_url) {
+            reader.problem("REDIS_URL", reason);
         }
         if let Err(reason) = crate::log::check_level(&self.log_level) {
             reader.problem("LOG_LEVEL", reason);

@@ -14,6 +14,7 @@ use crate::client::{self, ClientKey, Networks};
 use crate::error::Form;
 use crate::routes::{Match, RouteTable};
 use crate::serve::{HeadFault, Peer};
+use crate::stack::rate_limit::window::Decision;
 
 /// The header under which a request's id comes in and goes out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -142,6 +143,8 @@ pub struct Context {
     /// Nanoseconds from the start; 0 for none.
     budget_ns: AtomicU64,
     account: OnceLock<Uuid>,
+    /// What all instances decided about the account of the token, before it was needed.
+    counted: OnceLock<(Uuid, Decision)>,
 }
 
 impl Context {
@@ -162,6 +165,7 @@ impl Context {
             target: request.uri().path_and_query().cloned(),
             budget_ns: AtomicU64::new(0),
             account: OnceLock::new(),
+            counted: OnceLock::new(),
         }
     }
 
@@ -184,6 +188,16 @@ impl Context {
     /// Who is asking, once that is known, for the log.
     pub fn account(&self) -> Option<Uuid> {
         self.account.get().copied()
+    }
+
+    /// How this account stands with its quota, if this request was counted for it already.
+    pub(crate) fn counted(&self, account: Uuid) -> Option<Decision> {
+        self.counted.get().filter(|(counted, _)| *counted == account).map(|(_, decision)| *decision)
+    }
+
+    /// Notes that this request was counted for an account.
+    pub(crate) fn set_counted(&self, account: Uuid, decision: Decision) {
+        let _ = self.counted.set((account, decision));
     }
 
     /// Notes who is asking.

@@ -20,6 +20,7 @@ pub mod auth;
 
 pub mod error;
 
+pub mod redis;
 pub mod store;
 
 pub mod jobs;

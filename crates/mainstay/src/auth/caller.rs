@@ -143,6 +143,20 @@ impl Auth {
         metrics::gauge!("mainstay_standing_heard").set(f64::from(u8::from(self.hearing() != Hearing::Lost)));
     }
 
+    /// The account that a request's credential names, if it can be verified without asking anybody. Whether it may do anything is not known yet.
+    pub(crate) fn account_of(&self, headers: &HeaderMap) -> Option<Uuid> {
+        let text = bearer(headers).ok()?;
+        match self.0.accounts.key_kind().and_then(|kind| kind.parse(text)) {
+            Some(key) => self.0.keys.get(&key.stored()).map(|known| known.account),
+            None => self.0.tokens.verify(text, self.0.clock.now()).ok().map(|claims| claims.subject),
+        }
+    }
+
+    /// What an account may ask for.
+    pub(crate) fn quota(&self) -> &Quota<Uuid> {
+        &self.0.quota
+    }
+
     /// How often the database was asked for somebody's standing.
     pub fn asked(&self) -> u64 {
         self.0.asked.load(Ordering::Relaxed)
@@ -175,7 +189,10 @@ impl Auth {
         if let Some(context) = context {
             context.set_account(caller.account);
             if !context.route.unlimited() {
-                self.0.quota.take(caller.account, context.started)?;
+                match context.counted(caller.account) {
+                    Some(decision) => self.0.quota.judge(decision)?,
+                    None => self.0.quota.count(caller.account, context.started).await?,
+                };
             }
         }
         Ok(caller)

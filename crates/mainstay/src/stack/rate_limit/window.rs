@@ -90,6 +90,8 @@ impl Hasher for AsItIs {
 struct Window {
     admitted: VecDeque<(u64, u32)>,
     total: u32,
+    /// Where all instances count together: until when they admit no more.
+    refused_until_ns: u64,
 }
 
 impl Window {
@@ -142,20 +144,55 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
 
     /// Counts a request of `key` at `now`, if it may pass. A refused request costs nothing, so a client that hammers is not locked out for ever.
     pub fn take(&self, key: K, now: Instant) -> Decision {
-        // 64 bits of nanoseconds are 584 years. Counting begins a window after zero, so that the window's other end never lies before it.
-        let passed_ns = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
-        let now_ns = passed_ns.saturating_add(self.window_ns);
+        self.take_of(self.max, key, now)
+    }
+
+    /// The same with another bound: a part of the quota, when others cannot be asked.
+    pub fn take_of(&self, max: u32, key: K, now: Instant) -> Decision {
+        let (passed_ns, now_ns) = self.span(now);
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash);
         let window = shard.window(Hashed { hash, key }, passed_ns);
         window.forget_until(passed_ns);
-        let allowed = window.total < self.max;
+        let allowed = window.total < max;
         if allowed {
             window.admit(now_ns, self.granule_ns);
         }
         let oldest_ns = window.admitted.front().map_or(now_ns, |(at_ns, _)| *at_ns);
         let next = oldest_ns.saturating_add(self.window_ns).saturating_sub(now_ns);
-        Decision { allowed, remaining: self.max - window.total, next: Duration::from_nanos(next) }
+        Decision { allowed, remaining: max.saturating_sub(window.total), next: Duration::from_nanos(next) }
+    }
+
+    /// Where all instances count together: the refusal of a request of `key`, if they have said that they admit no more for now. Counts nothing.
+    pub fn refused(&self, key: K, now: Instant) -> Option<Decision> {
+        let (_, now_ns) = self.span(now);
+        let hash = self.hasher.hash_one(key);
+        let until_ns = self.shard(hash).windows.get(&Hashed { hash, key })?.refused_until_ns;
+        (until_ns > now_ns).then(|| Decision { allowed: false, remaining: 0, next: Duration::from_nanos(until_ns - now_ns) })
+    }
+
+    /// Notes what all instances together decided about a request of `key` that came at `now`: what was admitted counts here too, for the time when they
+    /// cannot be asked.
+    pub fn note(&self, key: K, decision: &Decision, now: Instant) {
+        let (passed_ns, now_ns) = self.span(now);
+        let hash = self.hasher.hash_one(key);
+        let hashed = Hashed { hash, key };
+        let mut shard = self.shard(hash);
+        let window = shard.window(hashed, passed_ns);
+        window.forget_until(passed_ns);
+        if decision.allowed {
+            window.admit(now_ns, self.granule_ns);
+        } else if let Some(own) = shard.windows.get_mut(&hashed) {
+            // Not in a window that keys share: the others were not refused.
+            own.refused_until_ns = now_ns.saturating_add(u64::try_from(decision.next.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// The moment in nanoseconds: up to when the window has passed over requests, and now. 64 bits of them are 584 years. Counting begins a window after
+    /// zero, so that the window's other end never lies before it.
+    fn span(&self, now: Instant) -> (u64, u64) {
+        let passed_ns = u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX);
+        (passed_ns, passed_ns.saturating_add(self.window_ns))
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<K>> {

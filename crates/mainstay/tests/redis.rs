@@ -1,0 +1,211 @@
+//! Limits that instances count together, in a real Redis and a real cluster, and what happens without them.
+//!
+//! `TEST_REDIS_URL` and `TEST_REDIS_CLUSTER_URL` name them (`scripts/test` starts both).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::response::IntoResponse;
+use mainstay::redis::Redis;
+use mainstay::stack::rate_limit::window::Decision;
+use mainstay::stack::rate_limit::{Quota, Together};
+use mainstay::testing::{Fault, FaultProxy};
+use secrecy::SecretString;
+use uuid::Uuid;
+
+const WAIT: Duration = Duration::from_millis(100);
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(600);
+
+fn url() -> String {
+    std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names a Redis; scripts/test starts one")
+}
+
+async fn open(url: &str) -> Redis {
+    // A busy machine is not what these tests are about.
+    Redis::open(&SecretString::from(url.to_owned()), Duration::from_secs(5)).await.unwrap()
+}
+
+/// One of some instances, with connections of its own.
+async fn instance(url: &str, max: u32, window: Duration, instances: u32) -> (Arc<Quota<Uuid>>, Redis) {
+    let redis = open(url).await;
+    (Arc::new(Quota::new("test", max, window).together(Some(Together::new(redis.clone(), instances)))), redis)
+}
+
+async fn exactly(url: &str, max: u32) {
+    const INSTANCES: u32 = 3;
+    const REQUESTS: u32 = 10_000;
+    let key = Uuid::new_v4();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..INSTANCES {
+        let (quota, _) = instance(url, max, LONG, INSTANCES).await;
+        // Sixty-four at once on each instance.
+        for client in 0..64 {
+            let quota = quota.clone();
+            asking.spawn(async move {
+                let mut admitted = 0;
+                for _ in (client..REQUESTS.div_ceil(INSTANCES)).step_by(64) {
+                    admitted += u32::from(quota.count(key, Instant::now()).await.is_ok());
+                }
+                admitted
+            });
+        }
+    }
+    assert_eq!(asking.join_all().await.into_iter().sum::<u32>(), max);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_ten_thousand_requests_to_three_instances_exactly_the_quota_is_admitted() {
+    exactly(&url(), 100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_quota_is_counted_exactly_too() {
+    exactly(&url(), 3_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_as_well() {
+    let url = std::env::var("TEST_REDIS_CLUSTER_URL").expect("TEST_REDIS_CLUSTER_URL names nodes of a cluster; scripts/test starts one");
+    exactly(&url, 100).await;
+}
+
+/// What was admitted: between which two moments.
+async fn admitted_during(quota: &Arc<Quota<Uuid>>, key: Uuid, time: Duration) -> Vec<(Instant, Instant)> {
+    let end = Instant::now() + time;
+    let mut admitted = Vec::new();
+    while Instant::now() < end {
+        let before = Instant::now();
+        if quota.count(key, before).await.is_ok() {
+            admitted.push((before, Instant::now()));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    admitted
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_placement_of_the_window_holds_more_than_the_quota_and_none_of_it_is_lost() {
+    for max in [5, 2_000] {
+        let (key, window) = (Uuid::new_v4(), Duration::from_millis(300));
+        let (one, _) = instance(&url(), max, window, 2).await;
+        let (two, _) = instance(&url(), max, window, 2).await;
+        // A large quota cannot be used up at this pace: fill it.
+        for _ in 5..max {
+            one.count(key, Instant::now()).await.unwrap();
+        }
+        let time = Duration::from_secs(2);
+        let (mut all, other) = tokio::join!(admitted_during(&one, key, time), admitted_during(&two, key, time));
+        all.extend(other);
+        for (begin, _) in &all {
+            // Those that were certainly within one window.
+            let within = all.iter().filter(|(before, after)| before >= begin && *after < *begin + window).count();
+            assert!(within <= max as usize, "{within} of {max}");
+        }
+        assert!(all.len() >= 5 * 5, "the quota comes back with every window: {}", all.len());
+    }
+}
+
+fn retry_after(refused: mainstay::Error) -> Duration {
+    let answer = refused.into_response();
+    Duration::from_secs(answer.headers()["retry-after"].to_str().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_time_that_a_refusal_names_a_request_passes_on_any_instance() {
+    for max in [3, 1_500] {
+        let (key, window) = (Uuid::new_v4(), Duration::from_millis(700));
+        let (one, _) = instance(&url(), max, window, 2).await;
+        let (two, _) = instance(&url(), max, window, 2).await;
+        let mut last = None;
+        for _ in 0..max {
+            last = Some(one.count(key, Instant::now()).await.unwrap());
+        }
+        assert_eq!(last.unwrap().remaining, 0);
+        let wait = retry_after(two.count(key, Instant::now()).await.unwrap_err());
+        tokio::time::sleep(wait).await;
+        let Decision { allowed, .. } = two.count(key, Instant::now()).await.unwrap();
+        assert!(allowed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_known_to_be_refused_asks_nobody() {
+    let (quota, redis) = instance(&url(), 2, LONG, 2).await;
+    let key = Uuid::new_v4();
+    for _ in 0..50 {
+        let _ = quota.count(key, Instant::now()).await;
+    }
+    assert_eq!(redis.counts().asked, 3, "two that were admitted and the one that was refused first (a script that is new there is sent once more)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_forgotten_its_scripts_is_sent_them_again() {
+    let (quota, _) = instance(&url(), 100, LONG, 2).await;
+    let key = Uuid::new_v4();
+    quota.count(key, Instant::now()).await.unwrap();
+    let mut connection = redis::Client::open(url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let () = redis::cmd("SCRIPT").arg("FLUSH").query_async(&mut connection).await.unwrap();
+    assert_eq!(quota.count(key, Instant::now()).await.unwrap().remaining, 98);
+}
+
+/// A Redis behind a network that can fail.
+async fn behind_a_proxy() -> (FaultProxy, String) {
+    let url = url();
+    let (credentials, address) = url.rsplit_once('@').unwrap();
+    let proxy = FaultProxy::start(address.parse::<SocketAddr>().unwrap()).await.unwrap();
+    let through = format!("{credentials}@{}", proxy.address());
+    (proxy, through)
+}
+
+async fn until(what: &str, most: Duration, holds: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < most, "{what}, not within {most:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_each_instance_admits_its_part_nobody_waits_long_and_it_comes_back_by_itself() {
+    for fault in [Fault::Blackhole, Fault::Reset, Fault::Refuse, Fault::Latency(Duration::from_secs(2))] {
+        let (proxy, url) = behind_a_proxy().await;
+        let redis = Redis::open(&SecretString::from(url), WAIT).await.unwrap();
+        until("it is asked at first", Duration::from_secs(5), || redis.answers()).await;
+        let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 2)));
+        let fresh = Uuid::new_v4();
+        assert_eq!(quota.count(fresh, Instant::now()).await.unwrap().remaining, 7, "{fault:?}");
+
+        proxy.set(fault);
+        let mut admitted = 1;
+        let mut longest = Duration::ZERO;
+        for _ in 0..20 {
+            let begun = Instant::now();
+            admitted += u32::from(quota.count(fresh, Instant::now()).await.is_ok());
+            longest = longest.max(begun.elapsed());
+        }
+        assert_eq!(admitted, 4, "{fault:?}: half of eight, and what was admitted before counts");
+        assert!(longest < Duration::from_millis(250), "{fault:?}: somebody waited {longest:?}");
+        assert!(!redis.answers(), "{fault:?}");
+
+        proxy.set(Fault::Ok);
+        until("it is asked again", Duration::from_secs(3), || redis.answers()).await;
+        let decision = quota.count(Uuid::new_v4(), Instant::now()).await.unwrap();
+        assert_eq!(decision.remaining, 7, "{fault:?}: whole again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_starts_without_redis_serves_and_finds_it_later() {
+    let (proxy, url) = behind_a_proxy().await;
+    proxy.set(Fault::Refuse);
+    let redis = Redis::open(&SecretString::from(url), WAIT).await.unwrap();
+    assert!(!redis.answers());
+    let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 4)));
+    assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 1, "a quarter of eight");
+    proxy.set(Fault::Ok);
+    until("it is asked", Duration::from_secs(3), || redis.answers()).await;
+}
