@@ -68,7 +68,9 @@ async fn summary(State(app): State<App>) -> Response {
         return Error::new(&codes::NOT_READY).retry_after(wait).into_response();
     }
     match app.database.ping().await {
-        Ok(()) => axum::Json(Summary { healthy: true, status: if whole(&app) { "ok" } else { "degraded" }, timestamp: app.clock().now() }).into_response(),
+        Ok(()) => {
+            axum::Json(Summary { healthy: true, status: if whole(&app) { "ok" } else { "degraded" }, timestamp: app.clock().now() }).into_response()
+        }
         Err(error) => Error::new(&codes::DATABASE_UNAVAILABLE).caused_by(error).retry_after(wait).into_response(),
     }
 }

@@ -87,7 +87,7 @@ async fn open_redis(settings: &Settings) -> Result<Option<Redis>> {
     let Some(url) = &settings.stack.redis_url else { return Ok(None) };
     // The settings were checked, so this is the same check again.
     let wrong = |words| Error::new(&codes::INTERNAL).with_message(format!("REDIS_URL {words}"));
-    Redis::open(url, settings.stack.redis_timeout).await.map(Some).map_err(wrong)
+    Redis::open(url, &settings.stack.redis_prefix, settings.stack.redis_timeout).await.map(Some).map_err(wrong)
 }
 
 /// Everything before the first connection: the database and its schema, the keys, the search, the first administrator, the sample.
@@ -102,6 +102,12 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     keys.watch();
     if settings.stack.production() && settings.smtp_url.is_none() {
         tracing::warn!(folder = %settings.mail_dir.display(), "no SMTP_URL is set: mails go into a folder and reach nobody");
+    }
+    if settings.stack.instances > 1 && settings.stack.redis_url.is_none() {
+        tracing::warn!(
+            instances = settings.stack.instances,
+            "INSTANCES is more than one and no REDIS_URL is set: each instance counts limits by itself"
+        );
     }
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
     let redis = open_redis(&settings).await?;

@@ -54,4 +54,5 @@ mod second_factor;
 mod sessions;
 mod standing;
 mod strangers;
+mod together;
 mod users;

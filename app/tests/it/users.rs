@@ -266,7 +266,7 @@ async fn an_unknown_account_and_a_wrong_password_cannot_be_told_apart(ground: Ar
     let service = ground.start_unthrottled().await;
     let stranger = service.stranger();
     let (mut pairs, mut words) = (Pairs::default(), HashSet::new());
-    // `cargo run -p mainstay --example timing` makes a thousand pairs and sees smaller differences.
+    // `cargo run -p mainstay-app --example timing` makes a thousand pairs and sees smaller differences.
     for round in 0..ROUNDS_MAX {
         for number in 0..PAIRS {
             let nobody = format!("nobody-{round}-{number}@example.com");

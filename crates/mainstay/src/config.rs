@@ -85,6 +85,7 @@ pub struct Settings {
     pub db_statement_timeout: Duration,
     pub instances: u32,
     pub redis_url: Option<SecretString>,
+    pub redis_prefix: String,
     pub redis_timeout: Duration,
     pub token_keys: TokenKeys,
     pub jwt_expiry: Duration,
@@ -134,6 +135,7 @@ impl Settings {
             db_statement_timeout: reader.read(Knob::new("DB_STATEMENT_TIMEOUT", "A statement is ended by the database after this time").default("30s").within(Duration::from_millis(10), seconds(3600))),
             instances: reader.read(Knob::new("INSTANCES", "Instances that share the database, for the sum of their pools and for the part of a limit that each admits without Redis").default("1").between(1, 10_000)),
             redis_url: reader.read(Knob::new("REDIS_URL", "Redis, Valkey or a Redis Cluster in which all instances count limits together: `redis://host:port`, with TLS `rediss://`; nodes of a cluster with commas between them").default_says("none: each instance counts by itself")),
+            redis_prefix: reader.read(Knob::new("REDIS_PREFIX", "What all names in Redis begin with: tells services and environments that share a server apart").default("mainstay")),
             redis_timeout: reader.read(Knob::new("REDIS_TIMEOUT", "Longest wait for an answer of Redis; past it a request goes on without").default("100ms").within(Duration::from_millis(1), seconds(5))),
             token_keys: token_keys(reader, production),
             jwt_expiry: reader.read(Knob::new("JWT_EXPIRY", "Life of an access token").default("15m").within(seconds(10), seconds(31 * 86_400))),
@@ -159,6 +161,11 @@ impl Settings {
         }
         if let Some(Err(reason)) = self.redis_url.as_ref().map(crate::redis::check_url) {
             reader.problem("REDIS_URL", reason);
+        }
+        if !(1..=64).contains(&self.redis_prefix.len())
+            || !self.redis_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+        {
+            reader.problem("REDIS_PREFIX", "must be 1 to 64 letters, digits, `-`, `_`, `.` or `:`");
         }
         if let Err(reason) = crate::log::check_level(&self.log_level) {
             reader.problem("LOG_LEVEL", reason);

@@ -64,6 +64,7 @@ pub struct Redis(Arc<Inner>);
 
 struct Inner {
     server: Server,
+    prefix: String,
     wait: Duration,
     link: RwLock<Option<Link>>,
     late_in_a_row: AtomicU32,
@@ -117,17 +118,18 @@ fn server(url: &SecretString, wait: Duration) -> Result<Server, &'static str> {
 }
 
 impl Redis {
-    /// Connects to the Redis at this address, or to the cluster of which these are some nodes. A question waits `wait` at most. If nobody answers, it is
-    /// [away](Redis::answers) at first.
+    /// Connects to the Redis at this address, or to the cluster of which these are some nodes. All names there begin with `prefix`, which tells services that
+    /// share a server apart. A question waits `wait` at most. If nobody answers, it is [away](Redis::answers) at first.
     ///
     /// # Errors
     /// When it is no such address.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
-    pub async fn open(url: &SecretString, wait: Duration) -> Result<Self, &'static str> {
+    pub async fn open(url: &SecretString, prefix: &str, wait: Duration) -> Result<Self, &'static str> {
         let inner = Inner {
             server: server(url, wait)?,
+            prefix: prefix.to_owned(),
             wait,
             link: RwLock::default(),
             late_in_a_row: AtomicU32::new(0),
@@ -148,6 +150,11 @@ impl Redis {
     /// Is it asked at the moment?
     pub fn answers(&self) -> bool {
         self.0.link().is_some()
+    }
+
+    /// What names of this service begin with.
+    pub fn prefix(&self) -> &str {
+        &self.0.prefix
     }
 
     /// May the keys of one question lie on different nodes?
@@ -269,7 +276,11 @@ fn leaves(error: &RedisError) -> bool {
     match error.kind() {
         ErrorKind::Server(kind) => matches!(
             kind,
-            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown | ServerErrorKind::ReadOnly | ServerErrorKind::TryAgain
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::ReadOnly
+                | ServerErrorKind::TryAgain
         ),
         ErrorKind::Extension => matches!(error.code(), Some("OOM" | "NOAUTH" | "NOPERM" | "WRONGPASS" | "MISCONF")),
         _ => true,

@@ -25,7 +25,7 @@ fn url() -> String {
 
 async fn open(url: &str) -> Redis {
     // A busy machine is not what these tests are about.
-    Redis::open(&SecretString::from(url.to_owned()), Duration::from_secs(5)).await.unwrap()
+    Redis::open(&SecretString::from(url.to_owned()), "test", Duration::from_secs(5)).await.unwrap()
 }
 
 /// One of some instances, with connections of its own.
@@ -173,7 +173,7 @@ async fn until(what: &str, most: Duration, holds: impl Fn() -> bool) -> Duration
 async fn without_redis_each_instance_admits_its_part_nobody_waits_long_and_it_comes_back_by_itself() {
     for fault in [Fault::Blackhole, Fault::Reset, Fault::Refuse, Fault::Latency(Duration::from_secs(2))] {
         let (proxy, url) = behind_a_proxy().await;
-        let redis = Redis::open(&SecretString::from(url), WAIT).await.unwrap();
+        let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
         until("it is asked at first", Duration::from_secs(5), || redis.answers()).await;
         let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 2)));
         let fresh = Uuid::new_v4();
@@ -202,7 +202,7 @@ async fn without_redis_each_instance_admits_its_part_nobody_waits_long_and_it_co
 async fn an_instance_that_starts_without_redis_serves_and_finds_it_later() {
     let (proxy, url) = behind_a_proxy().await;
     proxy.set(Fault::Refuse);
-    let redis = Redis::open(&SecretString::from(url), WAIT).await.unwrap();
+    let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
     assert!(!redis.answers());
     let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 4)));
     assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 1, "a quarter of eight");

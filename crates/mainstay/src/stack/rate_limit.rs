@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 
+use self::together::Entry;
 pub use self::together::Together;
-use self::together::{Entry, key};
 use self::window::{Decision, Limiter};
 use super::{Layer, Outgoing};
 use crate::auth::Auth;
@@ -71,7 +71,7 @@ impl<K: std::hash::Hash + Eq + Copy + fmt::Display> Quota<K> {
         if let Some(refusal) = self.limiter.refused(key, now) {
             return self.judge(refusal);
         }
-        self.judge(match together.count(&[self.entry(key)]).await {
+        self.judge(match together.count(&[self.entry(together, key)]).await {
             Ok(decisions) => self.noted(key, decisions.first().copied(), now),
             Err(_) => self.take_part(key, now),
         })
@@ -85,8 +85,8 @@ impl<K: std::hash::Hash + Eq + Copy + fmt::Display> Quota<K> {
         }
     }
 
-    fn entry(&self, of: K) -> Entry {
-        Entry { key: key(self.name, self.max, of), max: self.max, window: self.window }
+    fn entry(&self, together: &Together, key: K) -> Entry {
+        together.entry(self.name, self.max, self.window, key)
     }
 
     /// What all instances decided. `None` is no decision, which does not happen; then this one decides.
@@ -153,11 +153,11 @@ impl RateLimit {
         let account = auth.as_ref().and_then(|auth| auth.account_of(request.headers()));
         Box::pin(async move {
             let (client, now) = (ClientKey::from(context.client), context.started);
-            let mut entries = vec![quota.entry(client)];
+            let mut entries = vec![quota.entry(&together, client)];
             let second = auth.as_ref().zip(account).map(|(auth, account)| (auth.quota(), account));
             let known = second.and_then(|(accounts, account)| accounts.limiter.refused(account, now));
             if let (Some((accounts, account)), None) = (second, known) {
-                entries.push(accounts.entry(account));
+                entries.push(accounts.entry(&together, account));
             }
             let Ok(decisions) = together.count(&entries).await else { return quota.take_part(client, now) };
             if let Some((accounts, account)) = second {
@@ -208,8 +208,9 @@ impl Layer for RateLimit {
         if let Standing::Asked(asked) = standing {
             let decision = ready!(asked.as_mut().poll(task));
             *standing = Standing::Counted(decision);
-            if let Err(error) = self.quota.judge(decision) {
-                return Poll::Ready(error.into_response());
+            if !decision.allowed {
+                // Its fields come with the way out.
+                return Poll::Ready(Error::new(&codes::RATE_LIMITED).retry_after(decision.next).into_response());
             }
         }
         inside(task)
@@ -219,8 +220,14 @@ impl Layer for RateLimit {
         if answer.begun() {
             return;
         }
+        let status = answer.status();
         let headers = answer.headers_mut();
         match standing {
+            // Both fields are lists: what a later stage refused for stands first.
+            Standing::Counted(decision) if status == StatusCode::TOO_MANY_REQUESTS && headers.contains_key(RATELIMIT) => {
+                headers.append(RATELIMIT, self.quota.state(&decision));
+                headers.append(RATELIMIT_POLICY, self.quota.policy.clone());
+            }
             Standing::Counted(decision) => {
                 headers.insert(RATELIMIT, self.quota.state(&decision));
                 headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());

@@ -1,5 +1,6 @@
 //! Quotas that all instances count together, in Redis, and each by itself while Redis does not answer.
 
+use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -25,9 +26,9 @@ pub struct Together {
 /// What is to be counted: of whom, and how many may pass in which time.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) max: u32,
-    pub(super) window: Duration,
+    key: String,
+    max: u32,
+    window: Duration,
 }
 
 impl Together {
@@ -39,6 +40,12 @@ impl Together {
     /// The part of a quota that each instance admits by itself.
     pub(super) fn part(&self, max: u32) -> u32 {
         (max / self.instances).max(1)
+    }
+
+    /// What is to be counted. The form of the value is a part of its name: a quota that grows large begins anew.
+    pub(super) fn entry(&self, quota: &str, max: u32, window: Duration, of: impl fmt::Display) -> Entry {
+        let form = if max <= EXACT_MAX { "times" } else { "counts" };
+        Entry { key: format!("{}:limit:{quota}:{form}:{of}", self.redis.prefix()), max, window }
     }
 
     /// Counts a request in one round trip. One decision for each entry up to the first that refuses.
@@ -68,9 +75,4 @@ impl Together {
         };
         if answer.is_empty() { Err(Away) } else { Ok(answer.into_iter().map(decision).collect()) }
     }
-}
-
-/// The name of an entry. The form of the value is a part of it: a quota that grows large begins anew.
-pub(super) fn key(quota: &str, max: u32, of: impl std::fmt::Display) -> String {
-    format!("mainstay:limit:{quota}:{}:{of}", if max <= EXACT_MAX { "times" } else { "counts" })
 }

@@ -1,0 +1,156 @@
+//! Several instances behind one Redis: limits hold as if there were one, and hold in parts while Redis is gone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mainstay::auth::Role;
+use mainstay::testing::{Fault, FaultProxy};
+use serde_json::json;
+
+use crate::client::Client;
+use crate::ground::{Ground, PASSWORD, Service, within};
+
+mod only {
+    use super::*;
+    on_postgres! {
+        of_many_requests_to_three_instances_exactly_the_quota_passes_whatever_address_they_claim
+        a_signed_in_request_costs_one_round_trip_and_its_account_is_counted_everywhere
+        letters_to_one_mailbox_are_counted_everywhere
+        a_body_that_is_refused_unread_is_counted_too
+        without_redis_nothing_fails_and_limits_hold_in_parts
+    }
+}
+
+const RECOVERY: Duration = Duration::from_secs(10);
+
+fn redis_url() -> String {
+    std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names a Redis; scripts/test starts one")
+}
+
+/// Some instances over one database and the Redis at this address, in which this test has names of its own.
+async fn instances(ground: &Ground, count: usize, url: &str, pairs: &[(&str, &str)]) -> Vec<Service> {
+    let mut services = Vec::new();
+    for number in 0..count {
+        let folder = ground.file(&format!("instance-{number}")).display().to_string();
+        // Tests are patient with a busy machine; the one that is about waits says so itself.
+        let own = [("DATA_DIR", folder.as_str()), ("REDIS_URL", url), ("REDIS_PREFIX", ground.name()), ("REDIS_TIMEOUT", "5s")];
+        let standard = own.into_iter().filter(|(name, _)| pairs.iter().all(|(changed, _)| changed != name));
+        let all: Vec<_> = standard.chain(pairs.iter().copied()).collect();
+        services.push(ground.start(&all).await);
+    }
+    services
+}
+
+async fn of_many_requests_to_three_instances_exactly_the_quota_passes_whatever_address_they_claim(ground: Arc<Ground>) {
+    const REQUESTS: usize = 3_000;
+    let services = instances(&ground, 3, &redis_url(), &[("RATE_LIMIT_MAX", "100")]).await;
+    let mut asking = tokio::task::JoinSet::new();
+    for client in 0..48 {
+        let stranger = services[client % 3].stranger();
+        asking.spawn(async move {
+            let mut passed = 0;
+            for number in (client..REQUESTS).step_by(48) {
+                let claimed = format!("198.51.100.{}", number % 256);
+                let answer = stranger.ask("GET", "/api/nowhere", &[("x-forwarded-for", &claimed)], b"").await;
+                match answer.status {
+                    404 => passed += 1,
+                    429 => assert_eq!(answer.code(), "rate_limited"),
+                    other => panic!("{other}: {}", answer.text()),
+                }
+            }
+            passed
+        });
+    }
+    assert_eq!(asking.join_all().await.into_iter().sum::<usize>(), 100);
+    let refused = services[1].stranger().get("/api/nowhere").await.expect(429);
+    let after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((800..=900).contains(&after), "{after}: the first of them leaves the window of 15 minutes");
+    assert!(refused.header("ratelimit").unwrap().starts_with("\"address\";r=0;t="), "{refused:?}");
+    services[2].stranger().get("/health").await.expect(200);
+}
+
+async fn a_signed_in_request_costs_one_round_trip_and_its_account_is_counted_everywhere(ground: Arc<Ground>) {
+    let services = instances(&ground, 2, &redis_url(), &[("RATE_LIMIT_ACCOUNT_MAX", "20")]).await;
+    let account = services[0].account(Role::User).await;
+    let clients = services.iter().map(|service| service.stranger().with_token(account.client.token())).collect::<Vec<_>>();
+    let asked = || services.iter().map(|service| service.app.redis.as_ref().unwrap().counts().asked).sum::<u64>();
+    let before = asked();
+    for number in 0..20 {
+        let answer = clients[number % 2].get("/api/users/me").await.expect(200);
+        assert!(answer.header("ratelimit").unwrap().starts_with("\"address\";r="), "{answer:?}");
+    }
+    let questions = asked() - before;
+    // The first on this server sends the script itself, once more.
+    assert!((20..=22).contains(&questions), "{questions} questions for 20 requests");
+    for client in &clients {
+        let refused = client.get("/api/users/me").await.expect(429);
+        assert!(refused.header("ratelimit").unwrap().starts_with("\"account\";r=0;t="), "{refused:?}");
+    }
+    // Strangers at the same address, and other accounts, are not refused for it.
+    services[0].stranger().get("/api/products").await.expect(200);
+    services[0].account(Role::User).await.client.get("/api/users/me").await.expect(200);
+}
+
+async fn letters_to_one_mailbox_are_counted_everywhere(ground: Arc<Ground>) {
+    let services = instances(&ground, 2, &redis_url(), &[]).await;
+    let email = "letters@example.com";
+    let stranger = services[0].stranger();
+    stranger.post("/api/auth/register", &json!({"email": email, "name": "Letters", "password": PASSWORD})).await.expect(201);
+    for number in 0..12 {
+        services[number % 2].stranger().post("/api/auth/forgot-password", &json!({"email": email})).await.expect(202);
+    }
+    let done = "SELECT count(*) AS n FROM jobs WHERE state IN ('waiting', 'running')";
+    for service in &services {
+        service.app.jobs.start();
+    }
+    within(RECOVERY, "the errands are done", || async { ground.number(done).await == 0 }).await;
+    let letters = ground.number("SELECT count(*) AS n FROM jobs WHERE unique_key LIKE 'reset_password:%'").await;
+    assert_eq!(letters, 5, "five an hour, from both together");
+}
+
+async fn a_body_that_is_refused_unread_is_counted_too(ground: Arc<Ground>) {
+    let services = instances(&ground, 1, &redis_url(), &[("RATE_LIMIT_MAX", "10"), ("BODY_LIMIT", "10")]).await;
+    let stranger = services[0].stranger();
+    for _ in 0..5 {
+        stranger.ask("POST", "/api/auth/login", &[("content-type", "application/json")], b"more than ten bytes").await.expect(413);
+    }
+    // They are counted behind the answer's back.
+    within(RECOVERY, "they are counted", || async { services[0].app.redis.as_ref().unwrap().counts().asked >= 5 }).await;
+    let answer = stranger.get("/api/nowhere").await;
+    let standing = answer.header("ratelimit").unwrap().to_owned();
+    let remaining: u32 = standing.split_once("r=").unwrap().1.split(';').next().unwrap().parse().unwrap();
+    assert!(remaining <= 5, "{standing}");
+}
+
+async fn without_redis_nothing_fails_and_limits_hold_in_parts(ground: Arc<Ground>) {
+    let url = redis_url();
+    let (credentials, address) = url.rsplit_once('@').unwrap();
+    let proxy = FaultProxy::start(address.parse().unwrap()).await.unwrap();
+    let url = format!("{credentials}@{}", proxy.address());
+    let pairs = [("RATE_LIMIT_MAX", "100"), ("INSTANCES", "2"), ("REDIS_TIMEOUT", "100ms")];
+    let services = instances(&ground, 2, &url, &pairs).await;
+    let health = async |client: &Client| client.get("/health").await.expect(200).json()["status"].as_str().unwrap().to_owned();
+    let strangers: Vec<_> = services.iter().map(Service::stranger).collect();
+    for stranger in &strangers {
+        within(RECOVERY, "it is whole", || async { health(stranger).await == "ok" }).await;
+    }
+    for fault in [Fault::Blackhole, Fault::Refuse] {
+        proxy.set(fault);
+        let mut longest = Duration::ZERO;
+        for stranger in &strangers {
+            for _ in 0..60 {
+                let begun = Instant::now();
+                let answer = stranger.get("/api/nowhere").await;
+                longest = longest.max(begun.elapsed());
+                assert!(matches!(answer.status, 404 | 429), "{fault:?}: {}", answer.text());
+            }
+            assert_eq!(health(stranger).await, "degraded", "{fault:?}");
+            stranger.get("/api/nowhere").await.expect(429);
+        }
+        assert!(longest < Duration::from_millis(250), "{fault:?}: {longest:?}");
+        proxy.set(Fault::Ok);
+        for stranger in &strangers {
+            within(RECOVERY, "it is whole again", || async { health(stranger).await == "ok" }).await;
+        }
+    }
+}
