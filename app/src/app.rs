@@ -152,8 +152,8 @@ impl App {
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
-        let second_factors = SecondFactors::new(sealer, Instant::now());
-        let throttle = Throttle::new(ThrottleLimits::default(), Instant::now());
+        let second_factors = SecondFactors::new(sealer, redis.clone(), Instant::now());
+        let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("sign_in", redis.clone());
         let (letters, writes, health) = (Arc::new(errands::quota(together)), Writes::default(), Health::default());
         Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, search, writes, health, jobs })
     }

@@ -33,7 +33,7 @@ pub async fn prove(app: &App, address: &str, password: SecretString, device: &De
     // An address that cannot be one, and a password that cannot be one, still cost the time of a real try.
     let email = Email::parse(address).ok();
     let key = AccountKey::of(email.as_ref().map_or(address, Email::folded));
-    let pass = app.throttle.admit(key, device.address.into(), Instant::now()).inspect_err(|_| count("throttled"))?;
+    let pass = app.throttle.admit(key, device.address.into(), Instant::now()).await.inspect_err(|_| count("throttled"))?;
     match judge(app, email.as_ref(), &password).await {
         Ok((Some(credentials), verified)) if verified.right => {
             count("right");

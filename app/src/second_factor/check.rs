@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use mainstay::auth::{AccountKey, RecoveryCode, Sealer, Throttle, ThrottleLimits, Totp};
 use mainstay::context;
 use mainstay::error::{Error, Result};
+use mainstay::redis::Redis;
 use mainstay::store::{Database, Session};
 use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret, SecretString};
@@ -31,8 +32,8 @@ pub struct SecondFactors {
 
 impl SecondFactors {
     /// Second factors whose secrets are sealed so. Nothing was tried before `now`.
-    pub fn new(sealer: Option<Sealer>, now: Instant) -> Self {
-        Self { sealer: sealer.map(Arc::new), throttle: Throttle::new(ThrottleLimits::default(), now) }
+    pub fn new(sealer: Option<Sealer>, redis: Option<Redis>, now: Instant) -> Self {
+        Self { sealer: sealer.map(Arc::new), throttle: Throttle::new(ThrottleLimits::default(), now).together("second_factor", redis) }
     }
 
     /// Can the secrets that are kept be read? In words for the operator, what is missing if not.
@@ -103,7 +104,7 @@ impl SecondFactors {
     /// [`mainstay::error::codes::TOO_MANY_ATTEMPTS`], and those of `tries`.
     pub async fn counted<T>(&self, account: Uuid, tries: impl Future<Output = Result<T>>) -> Result<T> {
         let client = context::client().unwrap_or_else(|| IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
-        let pass = self.throttle.admit(AccountKey::of(&account.to_string()), client, Instant::now())?;
+        let pass = self.throttle.admit(AccountKey::of(&account.to_string()), client, Instant::now()).await?;
         let outcome = tries.await;
         match &outcome {
             Ok(_) => pass.succeeded(Instant::now()),

@@ -95,7 +95,7 @@ async fn guesses_slow_down_and_lock_no_owner_out(ground: Arc<Ground>) {
     let client = service.stranger();
     // A try from an hour ahead: for the throttle, no time passes until the clock is there.
     let (nobody, nowhere) = (AccountKey::of("x"), IpAddr::from([192, 0, 2, 200]).into());
-    service.app.throttle.admit(nobody, nowhere, Instant::now() + Duration::from_secs(3600)).unwrap().unused();
+    service.app.throttle.admit(nobody, nowhere, Instant::now() + Duration::from_secs(3600)).await.unwrap().unused();
     sign_in_from(&client, "192.0.2.1", ADA, PASSWORD).await.expect(200);
     for email in [ADA, "nobody@example.com"] {
         let mut statuses = Vec::new();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisFuture, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisFuture, ServerErrorKind, ToRedisArgs, Value};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -182,7 +182,7 @@ impl Redis {
     ///
     /// # Errors
     /// [`Away`].
-    pub async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[&str], arguments: &[i64]) -> Result<T, Away> {
+    pub async fn run<T: FromRedisValue, A: ToRedisArgs>(&self, script: &Script, keys: &[&str], arguments: &[A]) -> Result<T, Away> {
         let by_hash = script.by_hash(keys, arguments);
         let answer = match self.0.ask(&by_hash).await? {
             Ok(value) => Ok(value),

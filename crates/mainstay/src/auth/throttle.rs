@@ -28,13 +28,15 @@
 //! exist slows down as one that does. A try that is refused costs nothing, so waiting as told is enough.
 //!
 //! # One process, and many
-//! The state is plain data with a few operations, all in `state.rs`, which take keys and times and nothing else; a store that several instances share
-//! replaces that file. Until then each instance counts for itself, and the caps are per instance.
+//! The state is plain data with a few operations, all in `state.rs`, which take keys and times and nothing else. With a Redis ([`Throttle::together`]) the
+//! same paces are counted there, for all instances in one step, and the state here only notes what was admitted: it is what judges while Redis does not
+//! answer. Then each instance counts for itself, and the caps are per instance.
 
 mod book;
 mod known;
 mod pace;
 mod state;
+mod together;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,8 +45,10 @@ use std::time::{Duration, Instant};
 use ring::digest::{SHA256, digest};
 
 use self::state::{State, Try};
+use self::together::{Admitted, Together};
 use crate::client::ClientKey;
 use crate::error::{Error, codes};
+use crate::redis::Redis;
 
 pub use pace::Pace;
 
@@ -127,7 +131,9 @@ impl fmt::Debug for AccountKey {
 pub struct Throttle(Arc<Inner>);
 
 struct Inner {
+    limits: ThrottleLimits,
     epoch: Instant,
+    together: Option<Together>,
     // One lock: a try holds it for about a microsecond, and behind it waits a password hash of 20,000.
     state: Mutex<State>,
 }
@@ -150,31 +156,62 @@ impl From<Refusal> for Error {
 pub struct Pass {
     throttle: Throttle,
     made: Try,
+    /// By all instances together.
+    admitted: Option<Admitted>,
 }
 
 impl Throttle {
     /// With these paces; nothing was tried before `now`.
     pub fn new(limits: ThrottleLimits, now: Instant) -> Self {
-        Self(Arc::new(Inner { epoch: now, state: Mutex::new(State::new(limits)) }))
+        Self(Arc::new(Inner { limits, epoch: now, together: None, state: Mutex::new(State::new(limits)) }))
+    }
+
+    /// Counted together with the other instances, if there are any, under this name.
+    #[must_use]
+    pub fn together(self, name: &'static str, redis: Option<Redis>) -> Self {
+        let Inner { limits, epoch, .. } = *self.0;
+        let together = redis.map(|redis| Together::new(redis, name, limits));
+        Self(Arc::new(Inner { limits, epoch, together, state: Mutex::new(State::new(limits)) }))
     }
 
     /// May this client try a password of this account? Asked before any password is hashed.
     ///
     /// # Errors
     /// A [`Refusal`], which is a 429 with a true `Retry-After`.
-    pub fn admit(&self, account: AccountKey, client: ClientKey, now: Instant) -> Result<Pass, Refusal> {
+    pub async fn admit(&self, account: AccountKey, client: ClientKey, now: Instant) -> Result<Pass, Refusal> {
+        if let Some(together) = &self.0.together
+            && let Ok(admitted) = together.admit(account, client).await
+        {
+            let admitted = admitted.map_err(|retry_after| Refusal { retry_after })?;
+            let made = self.state().note(account, client, self.since(now));
+            return Ok(Pass { throttle: self.clone(), made, admitted: Some(admitted) });
+        }
+        self.admit_here(account, client, now)
+    }
+
+    /// The same, by what this instance knows.
+    ///
+    /// # Errors
+    /// As [`Throttle::admit`].
+    pub fn admit_here(&self, account: AccountKey, client: ClientKey, now: Instant) -> Result<Pass, Refusal> {
         let made = self.state().admit(account, client, self.since(now)).map_err(|retry_after| Refusal { retry_after })?;
-        Ok(Pass { throttle: self.clone(), made })
+        Ok(Pass { throttle: self.clone(), made, admitted: None })
     }
 
     /// From now on the account is known at this address: somebody proved otherwise than by a password that it is his, by a link that was mailed or a session.
     pub fn vouch(&self, account: AccountKey, client: ClientKey, now: Instant) {
         self.state().vouch(account, client, self.since(now));
+        if let Some(together) = &self.0.together {
+            together.vouch(account, client, None);
+        }
     }
 
     /// The account is known nowhere any more: its password was changed because somebody else had it.
     pub fn forget(&self, account: AccountKey) {
         self.state().forget(account);
+        if let Some(together) = &self.0.together {
+            together.forget(account);
+        }
     }
 
     fn since(&self, now: Instant) -> Duration {
@@ -203,11 +240,17 @@ impl Pass {
         let mut state = self.throttle.state();
         state.take_back(&self.made);
         state.vouch(self.made.account, self.made.client, at);
+        if let Some(together) = &self.throttle.0.together {
+            together.vouch(self.made.account, self.made.client, self.admitted);
+        }
     }
 
     /// No password was looked at, the service was too busy or failed: the try was none.
     pub fn unused(self) {
         self.throttle.state().take_back(&self.made);
+        if let (Some(together), Some(admitted)) = (&self.throttle.0.together, self.admitted) {
+            together.take_back(self.made.account, self.made.client, admitted);
+        }
     }
 }
 

@@ -48,16 +48,24 @@ impl State {
         let at = self.moment(now);
         let known = self.known.holds(account, client, at);
         let wait = if known { self.wait_at_home(account, client, at) } else { self.wait_as_stranger(account, client, at) };
-        if !wait.is_zero() {
-            return Err(wait);
-        }
+        if wait.is_zero() { Ok(self.count(account, client, at, known)) } else { Err(wait) }
+    }
+
+    /// Counts a try that all instances together have admitted.
+    pub(super) fn note(&mut self, account: AccountKey, client: ClientKey, now: Duration) -> Try {
+        let at = self.moment(now);
+        let known = self.known.holds(account, client, at);
+        self.count(account, client, at, known)
+    }
+
+    fn count(&mut self, account: AccountKey, client: ClientKey, at: Duration, known: bool) -> Try {
         if known {
             self.at_home.add((account, client), at, ());
         } else {
             self.accounts.add(account, at, client);
             self.clients.add(client, at, ());
         }
-        Ok(Try { account, client, at, known })
+        Try { account, client, at, known }
     }
 
     fn wait_at_home(&self, account: AccountKey, client: ClientKey, now: Duration) -> Duration {

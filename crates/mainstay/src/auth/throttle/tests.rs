@@ -29,7 +29,7 @@ impl Scene {
     }
 
     fn admit(&self, who: u8, from: u16, at: Duration) -> Result<Pass, Refusal> {
-        self.throttle.admit(account(who), client(from), self.start + at)
+        self.throttle.admit_here(account(who), client(from), self.start + at)
     }
 
     fn sign_in(&self, who: u8, from: u16, at: Duration) {
@@ -138,7 +138,7 @@ fn an_attack_on_everything_from_everywhere_stays_within_its_memory_and_the_owner
     scene.sign_in(1, 1, S);
     for number in 0..200_000u32 {
         let from = ClientKey::from(IpAddr::from(Ipv6Addr::from_bits(u128::from(number % 50_000) << 64)));
-        let _ = scene.throttle.admit(AccountKey::of(&number.to_string()), from, scene.start + 2 * S).map(Pass::failed);
+        let _ = scene.throttle.admit_here(AccountKey::of(&number.to_string()), from, scene.start + 2 * S).map(Pass::failed);
     }
     let entries = scene.throttle.state().entries();
     // Both books full with one try an account and four an address, and what their shared logs let in.

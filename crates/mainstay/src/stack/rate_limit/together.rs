@@ -67,7 +67,7 @@ impl Together {
             let exact = *max <= EXACT_MAX;
             arguments.extend([i64::from(*max), i64::try_from(window.as_micros()).unwrap_or(i64::MAX), i64::from(exact)]);
         }
-        let answer: Vec<(i64, i64, i64)> = self.redis.run(&COUNT, &keys, &arguments).await?;
+        let answer: Vec<(i64, i64, i64)> = self.redis.run::<_, i64>(&COUNT, &keys, &arguments).await?;
         let decision = |(allowed, remaining, next_us): (i64, i64, i64)| Decision {
             allowed: allowed == 1,
             remaining: u32::try_from(remaining).unwrap_or(0),

@@ -1,0 +1,92 @@
+//! What all instances know of tries, in Redis: the same paces as in [`super::state`], by the clock of the server.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::known::SOURCES_MAX;
+use super::{AccountKey, Pace, ThrottleLimits};
+use crate::client::ClientKey;
+use crate::redis::{Away, Redis, Script};
+
+static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("admit.lua")));
+static VOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("vouch.lua")));
+static FORGET: LazyLock<Script> = LazyLock::new(|| Script::new("return redis.call('DEL', KEYS[1])"));
+
+/// Counts tries together with the other instances.
+#[derive(Clone)]
+pub(super) struct Together {
+    redis: Redis,
+    /// The throttle: a service has several.
+    name: &'static str,
+    limits: ThrottleLimits,
+}
+
+/// The name of a try that was admitted.
+#[derive(Clone)]
+pub(super) struct Admitted(String);
+
+impl Together {
+    pub(super) fn new(redis: Redis, name: &'static str, limits: ThrottleLimits) -> Self {
+        Self { redis, name, limits }
+    }
+
+    /// Counts a try, or says how long it has to wait.
+    pub(super) async fn admit(&self, account: AccountKey, client: ClientKey) -> Result<Result<Admitted, Duration>, Away> {
+        let ThrottleLimits { window, known, account: of_account, source, client: of_client, known_for } = self.limits;
+        let name = Uuid::new_v4().simple().to_string();
+        let mut arguments = vec![client.to_string(), name.clone(), micros(window), micros(known_for)];
+        for Pace { free, longest } in [known, of_account, source, of_client] {
+            arguments.extend([free.to_string(), micros(longest)]);
+        }
+        let (wait_us, _known): (u64, u8) = self.run(&ADMIT, account, client, &arguments).await?;
+        Ok(if wait_us == 0 { Ok(Admitted(name)) } else { Err(Duration::from_micros(wait_us)) })
+    }
+
+    /// A try was none. In the background: nobody waits for it.
+    pub(super) fn take_back(&self, account: AccountKey, client: ClientKey, admitted: Admitted) {
+        self.vouch_for(account, client, Some(admitted), Duration::ZERO);
+    }
+
+    /// The account is known at this address from now on, and the try by which that was proved was none.
+    pub(super) fn vouch(&self, account: AccountKey, client: ClientKey, admitted: Option<Admitted>) {
+        self.vouch_for(account, client, admitted, self.limits.known_for);
+    }
+
+    fn vouch_for(&self, account: AccountKey, client: ClientKey, admitted: Option<Admitted>, known_for: Duration) {
+        let this = self.clone();
+        let try_name = admitted.map_or_else(String::new, |admitted| admitted.0);
+        let arguments = [client.to_string(), try_name, micros(known_for), SOURCES_MAX.to_string()];
+        // Without Redis it is forgotten there: the next sign-in from this address counts as a stranger's.
+        tokio::spawn(async move { this.run::<u8>(&VOUCH, account, client, &arguments).await });
+    }
+
+    /// The account is known nowhere anymore.
+    pub(super) fn forget(&self, account: AccountKey) {
+        let (redis, key) = (self.redis.clone(), self.key("known", account));
+        tokio::spawn(async move { redis.run::<u8, String>(&FORGET, &[&key], &[]).await });
+    }
+
+    async fn run<T: redis::FromRedisValue>(&self, script: &Script, account: AccountKey, client: ClientKey, arguments: &[String]) -> Result<T, Away> {
+        let here = format!("{account}:{client}");
+        let keys = [
+            self.key("known", account),
+            self.key("at_home", &here),
+            self.key("account", account),
+            self.key("source", &here),
+            self.key("client", client),
+        ];
+        let [known, at_home, of_account, source, of_client] = &keys;
+        self.redis.run(script, &[known, at_home, of_account, source, of_client], arguments).await
+    }
+
+    /// All keys of a throttle lie on one node of a cluster, so that one script counts them: no instance hashes more passwords than that node counts.
+    fn key(&self, what: &str, of: impl std::fmt::Display) -> String {
+        format!("{}:{{{}}}:{what}:{of}", self.redis.prefix(), self.name)
+    }
+}
+
+fn micros(duration: Duration) -> String {
+    duration.as_micros().to_string()
+}
