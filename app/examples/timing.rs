@@ -15,6 +15,7 @@ mod client;
 #[path = "../tests/it/ground.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod ground;
+#[allow(dead_code, reason = "this drill needs no binary")]
 mod stage;
 
 use std::process::ExitCode;

@@ -15,7 +15,7 @@ MANIFESTS = Path("deploy/kubernetes")
 UNITS = [Path("deploy/systemd/mainstay.service"), Path("deploy/systemd/mainstay@.service")]
 SAMPLES = {"compose": Path("deploy/compose.env.example"), "systemd": Path("deploy/systemd/environment.example")}
 # Settings that the product description has and the reference gets with their implementation.
-PENDING = {"REDIS_URL"}
+PENDING: set[str] = set()
 # PostgreSQL's default for superuser_reserved_connections.
 RESERVED = 3
 # One listens, beside the pool (crates/mainstay/src/store/limits.rs).
