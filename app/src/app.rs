@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
 use mainstay::auth::{AccountKey, Auth, Keys, Passwords, Role, Sealer, Throttle, ThrottleLimits, Tokens};
+use mainstay::cache::Cache;
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::ContentPolicy;
@@ -14,6 +15,7 @@ use mainstay::health::Health;
 use mainstay::jobs::{Chance, Jobs, Kinds, Limits};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
+use mainstay::news::News;
 use mainstay::routes::Routes;
 use mainstay::serve;
 use mainstay::stack::rate_limit::Quota;
@@ -103,6 +105,8 @@ pub struct App {
     pub throttle: Throttle,
     /// Letters that strangers cause to one mailbox.
     pub letters: Arc<Quota<AccountKey>>,
+    /// Answers of hot reads.
+    pub cache: Cache,
     /// Finds products.
     pub search: Search,
     /// Writes in progress.
@@ -127,7 +131,15 @@ impl App {
     ///
     /// # Panics
     /// Outside of a Tokio runtime: it begins to listen to other instances.
-    pub fn new(settings: Arc<Settings>, database: Database, search: Search, keys: Keys, sealer: Option<Sealer>, clock: Clock) -> Result<Self> {
+    pub fn new(
+        settings: Arc<Settings>,
+        database: Database,
+        cache: Cache,
+        search: Search,
+        keys: Keys,
+        sealer: Option<Sealer>,
+        clock: Clock,
+    ) -> Result<Self> {
         let stack = &settings.stack;
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window);
@@ -135,15 +147,17 @@ impl App {
         let kinds = errands::add_to(Mailer::new(&settings)?.add_to(Kinds::new()), database.clone(), clock.clone());
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
         let accounts = AccountsTable::new(database.clone(), clock.clone());
-        let auth = Auth::new(tokens, clock, accounts, quota);
-        auth.listen(&database);
+        let news = News::default();
+        cache.follow(&news);
+        let auth = Auth::new(tokens, clock, accounts, quota, news.clone());
+        news.listen(&database);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
         let second_factors = SecondFactors::new(sealer, Instant::now());
         let throttle = Throttle::new(ThrottleLimits::default(), Instant::now());
         let (letters, writes, health) = (Arc::new(errands::quota()), Writes::default(), Health::default());
-        Ok(Self { settings, database, auth, passwords, second_factors, throttle, letters, search, writes, health, jobs })
+        Ok(Self { settings, database, auth, passwords, second_factors, throttle, letters, cache, search, writes, health, jobs })
     }
 
     /// A connection for reading, within the request's time.

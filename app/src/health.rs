@@ -4,10 +4,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use jiff::Timestamp;
-use mainstay::auth::Hearing;
+
 use mainstay::error::{Error, codes};
 use mainstay::health::Phase;
 use mainstay::jobs::State as Job;
+use mainstay::news::Hearing;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;

@@ -16,6 +16,7 @@ pub fn router(app: App, metrics: Metrics, log: Sink) -> Router {
     let scrape = async move |State(app): State<App>| {
         app.database.record_metrics();
         app.auth.record_metrics();
+        app.cache.record_metrics();
         let search = app.search.standing();
         #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 documents.
         {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstay::auth::{Hearing, Role};
+use mainstay::auth::Role;
+use mainstay::news::Hearing;
 use mainstay::testing::{Fault, FaultProxy};
 use serde_json::json;
 use uuid::Uuid;

@@ -18,9 +18,13 @@ pub mod extract;
 
 pub mod auth;
 
+pub mod cache;
+
 pub mod error;
 
 pub mod store;
+
+pub mod news;
 
 pub mod jobs;
 
