@@ -148,7 +148,7 @@ impl App {
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
         let accounts = AccountsTable::new(database.clone(), clock.clone());
         let news = News::default();
-        cache.follow(&news);
+        cache.follow(&news, products::sql::CHANGES);
         let auth = Auth::new(tokens, clock, accounts, quota, news.clone());
         news.listen(&database);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.

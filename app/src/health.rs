@@ -4,7 +4,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use jiff::Timestamp;
-
 use mainstay::error::{Error, codes};
 use mainstay::health::Phase;
 use mainstay::jobs::State as Job;

@@ -25,5 +25,4 @@ pub static MIGRATIONS: Migrations = Migrations(&[
     migration!(0006, "one_time"),
     migration!(0007, "second_factors"),
     migration!(0008, "api_keys"),
-    migration!(0009, "product_news"),
 ]);

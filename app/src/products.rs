@@ -32,7 +32,7 @@ use self::input::{ChangeProduct, Content, WriteProduct};
 use self::listing::{ListParams, Listing};
 use self::price::Price;
 
-/// What the cache knows products as; the triggers of `migrations/postgres/0009_product_news.sql` say the same.
+/// What the cache knows products as; [`sql::CHANGES`] says the same.
 pub const PRODUCTS: Kind = Kind::new("products");
 
 /// A product, and a page of the list, are the same for everybody: nobody sees what was removed.

@@ -37,6 +37,7 @@ mod only {
     on_postgres! {
         what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second
         a_statement_of_any_size_is_told
+        a_transaction_that_commits_late_is_told
         an_instance_that_is_cut_off_answers_nothing_old_for_long
         an_instance_behind_a_silent_connection_answers_nothing_old_for_long
         a_listener_that_is_killed_has_missed_nothing
@@ -44,6 +45,8 @@ mod only {
     }
 }
 
+/// What a query may take where tests and compilers share two cores.
+const BUSY: Duration = Duration::from_millis(50);
 const SOON: Duration = Duration::from_secs(10);
 
 async fn product(service: &Service) -> (Client, String) {
@@ -271,14 +274,16 @@ async fn what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second(g
         query(format!("UPDATE products SET version = {version} WHERE id = '{id}'")).once().execute(&mut connection).await.unwrap();
         let begun = Instant::now();
         for reader in &readers {
-            while seen(reader, &path).await < version {}
+            while seen(reader, &path).await < version {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
         }
         took.push(begun.elapsed());
     }
     took.sort_unstable();
     eprintln!("seen by both: median {:?}, 99 % {:?}, most {:?}", took[150], took[297], took[299]);
-    // A listener is a task: where tests and compilers share two cores, one in a hundred may wait for its turn.
-    assert!(took[297] < Duration::from_millis(100), "{:?}", &took[290..]);
+    // What is old is not given for longer; a new one is made with a query, which on a busy machine takes its time.
+    assert!(took[297] < Duration::from_millis(100) + BUSY, "{:?}", &took[290..]);
     // And through the service, with readers on the other instance that keep it in memory.
     for _ in 0..20 {
         let written = version(&editor.patch(&path, &json!({"name": Uuid::new_v4().to_string()})).await.expect(200).data());
@@ -293,7 +298,7 @@ async fn a_statement_of_any_size_is_told(ground: Arc<Ground>) {
     let (one, other) = two(&ground).await;
     let (_, path) = product(&one).await;
     let columns = "name, name_folded, category, category_path, tags, attributes, created_at, updated_at";
-    for count in [199, 1_000] {
+    for count in [199, 2_000] {
         ground
             .execute(&format!(
                 "INSERT INTO products (id, version, {columns}) SELECT gen_random_uuid(), 1, {columns} FROM products, generate_series(1, {count}) WHERE sku IS NULL AND name = 'Hot' AND description IS NOT NULL"
@@ -314,9 +319,24 @@ async fn a_statement_of_any_size_is_told(ground: Arc<Ground>) {
         ground.execute(statement).await;
         within(Duration::from_millis(500), statement, || async { seen(&reader, &path).await == expected }).await;
     }
-    seen(&reader, &path).await;
-    ground.execute("TRUNCATE products").await;
-    within(Duration::from_millis(500), "TRUNCATE", || async { reader.get(&path).await.status == 404 }).await;
+}
+
+async fn a_transaction_that_commits_late_is_told(ground: Arc<Ground>) {
+    let (one, other) = two(&ground).await;
+    let (editor, path) = product(&one).await;
+    let (_, second) = product(&one).await;
+    let reader = other.stranger();
+    let database = ground.database().await;
+    let mut early = database.begin(None).await.unwrap();
+    query(format!("UPDATE products SET version = 100 WHERE id = '{}'", second.rsplit('/').next().unwrap())).once().execute(&mut early).await.unwrap();
+    // Others overtake it, and are told meanwhile.
+    for _ in 0..20 {
+        assert_eq!(seen(&reader, &second).await, 1);
+        let written = version(&editor.patch(&path, &json!({"name": Uuid::new_v4().to_string()})).await.expect(200).data());
+        within(Duration::from_millis(500), "the one that overtook", || async { seen(&reader, &path).await == written }).await;
+    }
+    early.commit().await.unwrap();
+    within(Duration::from_millis(500), "the one that was early and late", || async { seen(&reader, &second).await == 100 }).await;
 }
 
 async fn an_instance_that_is_cut_off_answers_nothing_old_for_long(ground: Arc<Ground>) {
@@ -347,8 +367,8 @@ async fn cut_off(ground: Arc<Ground>, fault: Fault) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // A proof of life is good for a second; a connection that is reset is noticed at once.
-    assert!(last.is_none_or(|last| last < Duration::from_millis(1_500)), "{last:?}");
+    // A reading of the log is good for a tenth of a second, whether or not it is noticed that no other one comes.
+    assert!(last.is_none_or(|last| last < Duration::from_millis(150)), "{last:?}");
     proxy.set(Fault::Ok);
     within(SOON, "it is back", || async { there.get(&path).await.status == 200 }).await;
     assert_eq!(seen(&there, &path).await, written);
@@ -366,7 +386,7 @@ async fn a_listener_that_is_killed_has_missed_nothing(ground: Arc<Ground>) {
         let changed = ground
             .execute(&format!(
                 "UPDATE products SET version = {version} WHERE 0 < (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND (query = 'SELECT 1' OR query LIKE 'LISTEN%') AND pid <> pg_backend_pid())"
+                 WHERE datname = current_database() AND (query LIKE 'SELECT pg_current_snapshot%' OR query LIKE 'LISTEN%') AND pid <> pg_backend_pid())"
             ))
             .await;
         assert_eq!(changed, 1, "there were listeners");

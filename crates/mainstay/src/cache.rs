@@ -6,11 +6,12 @@
 //! Promises, whatever the order of things:
 //! - An answer made before a change is never given to a request that came after the change was told here ([`Cache::forget`], or the news of another
 //!   instance), not even when it was still being made when the news came.
-//! - While this instance is told of changes, an answer is as old as its policy allows at most; while it is not, 100 ms.
+//! - An answer that is no longer true is given for 100 ms at most, whatever becomes of the way to the database.
 //! - Of requests for one answer that is not there, one makes it and the others wait for it. One that leaves, or panics, passes the work on to the next.
 //! - The bytes kept, in all their codings, are bounded.
 //!
-//! Commits tell by `pg_notify` on [`CHANNEL`]: `<kind>/<id>,<id> <transaction>` for some things of a kind, `<kind> <transaction>` for any number of them.
+//! What other instances change is read from a log in the database ([`News::read`]): `<kind>/<id>,<id>` for some things of a kind, `<kind>` for any number of
+//! them. What is read to make an answer must be as new as the log: a replica that is behind would be kept behind.
 //! A second tier that instances share would be asked in [`Cache::answer`], between the memory and the work; [`Making`] is what keeps it right.
 
 mod generations;
@@ -35,9 +36,6 @@ use shelf::{Found, Making, Outcome, Shelf};
 
 pub use generations::{Kind, Subject};
 pub use output::Output;
-
-/// The channel of PostgreSQL on which changes of what is kept are told.
-pub const CHANNEL: &str = "mainstay_cache";
 
 /// What a route keeps: declared beside it.
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +127,11 @@ impl Cache {
         Self(Arc::new(Inner { generations, shelf }))
     }
 
-    /// Hears in `news` of what others change, from [`News::listen`] on.
-    pub fn follow(&self, news: &News) {
-        news.follow(CHANNEL, self.0.generations.clone());
+    /// Hears of what others change, from [`News::listen`] on; the statement `log` reads it ([`News::read`]).
+    pub fn follow(&self, news: &News, log: &'static str) {
+        if self.0.shelf.is_some() {
+            news.read(log, self.0.generations.clone());
+        }
     }
 
     /// The answer that is kept under `key`, or else the one that `make` makes, which is kept if nothing of `subject` has changed meanwhile. `None`: what was

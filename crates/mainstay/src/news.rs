@@ -1,16 +1,20 @@
 //! How every instance is told at once of what changed in the database, so that what it remembers may be believed.
 //!
-//! PostgreSQL tells: triggers on the service's tables call `pg_notify`, so the news leave with the commit (never before it, never without it), no writer
-//! can forget them, and a change made by hand in `psql` is heard as well. A text is `<subject> <transaction>`: what changed, in the words of the
-//! [`Memory`] that follows the channel, and the transaction as `pg_current_xact_id()` writes it.
+//! Each instance has a connection of its own for them, beside the pool, and two ways to hear on it. Either way triggers write the news in the transaction that
+//! makes the change: they are there with the commit, never before it and never without it, no writer can forget them, and a change by hand is heard as well.
 //!
-//! Each instance listens on a connection of its own, one for all memories. A heartbeat proves every quarter of a second that the connection lives; without
-//! a proof for a second, or without a connection, memories are told to believe nothing for long ([`Told`]). After a pause everything is forgotten before
-//! anything is believed: news went by. Before the first belief one piece of news goes around through the pool, because a pooler that shares connections
-//! between transactions accepts `LISTEN` and delivers nothing.
+//! *A channel* ([`News::follow`]) for what changes seldom and must be known at once: the trigger calls `pg_notify`. A text is `<subject> <transaction>`:
+//! what changed, in the words of the [`Memory`], and the transaction as `pg_current_xact_id()` writes it. A heartbeat proves every quarter of a second that
+//! the connection lives; without a proof for a second the memory is told to believe nothing for long ([`Told`]). Before the first belief one piece of news
+//! goes around through the pool, because a pooler that shares connections between transactions accepts `LISTEN` and delivers nothing. What is left: a
+//! connection that has gone silent without an error is believed for up to a second.
 //!
-//! What is left: an instance whose connection has gone silent without an error, or whose listener is not run for lack of a processor, goes on for up to a
-//! second.
+//! *A log* ([`News::read`]) for what changes often: PostgreSQL lets transactions that notify commit only one after the other, so the trigger writes a row
+//! instead, and the log is read every 40 ms: what this reading's snapshot sees and the one before did not. The order of commits does not matter, nor do
+//! transactions that stay open. Each reading is good for 100 ms from its beginning, whatever becomes of the connection, so what is remembered is never
+//! older than that.
+//!
+//! After a pause everything is forgotten before anything is believed: news went by.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,6 +33,13 @@ use crate::store::{Database, Dialect, Error, Listener, Session, query};
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A proof is good for this long: three heartbeats may be late before anything is thought of it.
 const PROOF: Duration = Duration::from_secs(1);
+/// Between two readings of the logs: two may be late, or one by 60 ms, before a memory notices.
+const READING: Duration = Duration::from_millis(40);
+/// A reading is good for this long: what the product promises between a write and every other instance.
+pub(crate) const LEASE: Duration = Duration::from_millis(100);
+/// A log that takes long to read (a transaction that stays open makes it long) is read less often, so that reading it is never more than a fifth of a
+/// backend's work.
+const REST: u32 = 4;
 /// Where the piece of news goes around that proves the way.
 const PROOF_CHANNEL: &str = "mainstay_proof";
 /// Before the first attempt to connect again, and at most.
@@ -114,8 +125,15 @@ impl Drop for Ear {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Channel(&'static str),
+    /// The statement that reads it.
+    Log(&'static str),
+}
+
 struct Follower {
-    channel: &'static str,
+    source: Source,
     memory: Arc<dyn Memory>,
     heard: AtomicU64,
 }
@@ -139,10 +157,20 @@ impl fmt::Debug for News {
 impl News {
     /// Tells `memory` what is told on `channel`, from [`News::listen`] on. A memory that comes after that is told to believe nothing for long.
     pub fn follow(&self, channel: &'static str, memory: Arc<dyn Memory>) {
+        self.add(Source::Channel(channel), memory);
+    }
+
+    /// Tells `memory` what is written in a log. The statement `text` reads it: its parameter is the snapshot of the reading before, as text, or null; its
+    /// one row has the snapshot of this reading as text, and the subject of what changed in between, or null. As [`News::follow`] otherwise.
+    pub fn read(&self, text: &'static str, memory: Arc<dyn Memory>) {
+        self.add(Source::Log(text), memory);
+    }
+
+    fn add(&self, source: Source, memory: Arc<dyn Memory>) {
         if self.0.listening.get().is_some() {
             memory.told_until(Instant::now());
         }
-        self.0.early.lock().unwrap_or_else(PoisonError::into_inner).push(Follower { channel, memory, heard: AtomicU64::new(0) });
+        self.0.early.lock().unwrap_or_else(PoisonError::into_inner).push(Follower { source, memory, heard: AtomicU64::new(0) });
     }
 
     /// Begins to listen, once. It takes one connection beside the pool ([`crate::store::check_arithmetic`] counts it). On SQLite there is nobody to listen to.
@@ -156,7 +184,7 @@ impl News {
         self.0.listening.get_or_init(|| {
             let followers = std::mem::take(&mut *self.0.early.lock().unwrap_or_else(PoisonError::into_inner));
             let shared = Arc::new(Shared::new(followers));
-            shared.told_until(Instant::now());
+            shared.lose();
             (shared.clone(), tokio::spawn(run(shared, database.clone())).abort_handle())
         });
     }
@@ -171,9 +199,14 @@ impl News {
     }
 
     /// News heard on a channel since the start.
-    pub fn heard(&self, channel: &str) -> u64 {
+    pub fn heard(&self, channel: &'static str) -> u64 {
         let Some((shared, _)) = self.0.listening.get() else { return 0 };
-        shared.followers.iter().filter(|follower| follower.channel == channel).map(|follower| follower.heard.load(Ordering::Relaxed)).sum()
+        shared
+            .followers
+            .iter()
+            .filter(|follower| follower.source == Source::Channel(channel))
+            .map(|follower| follower.heard.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Times that the connection was lost, since the start.
@@ -225,9 +258,21 @@ impl Shared {
         act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn told_until(&self, until: Instant) {
-        self.told.until(until);
-        self.followers.iter().for_each(|follower| follower.memory.told_until(until));
+    /// Nobody is told from now on.
+    fn lose(&self) {
+        let now = Instant::now();
+        self.told.until(now);
+        self.followers.iter().for_each(|follower| follower.memory.told_until(now));
+    }
+
+    fn channels(&self) -> impl Iterator<Item = (&'static str, &Follower)> {
+        self.followers.iter().filter_map(|follower| if let Source::Channel(channel) = follower.source { Some((channel, follower)) } else { None })
+    }
+
+    /// The connection has shown that it lived at this moment.
+    fn proven(&self, asked: Instant) {
+        self.told.until(asked + PROOF);
+        self.channels().for_each(|(_, follower)| follower.memory.told_until(asked + PROOF));
     }
 
     fn forget_all(&self) {
@@ -235,7 +280,7 @@ impl Shared {
     }
 
     fn hear(&self, channel: &str, text: &str) {
-        for follower in self.followers.iter().filter(|follower| follower.channel == channel) {
+        for (name, follower) in self.channels().filter(|(name, _)| *name == channel) {
             follower.heard.fetch_add(1, Ordering::Relaxed);
             let Some((subject, transaction)) = text.rsplit_once(' ') else {
                 follower.memory.forget_all();
@@ -243,10 +288,37 @@ impl Shared {
             };
             follower.memory.hear(subject);
             let transaction = transaction.parse().ok();
-            let waiting = transaction.and_then(|transaction| self.with_waiting(|waiting| waiting.remove(&(follower.channel, transaction))));
+            let waiting = transaction.and_then(|transaction| self.with_waiting(|waiting| waiting.remove(&(name, transaction))));
             // Whoever has stopped waiting needs no answer.
             waiting.map(|waiting| waiting.send(()));
         }
+    }
+}
+
+/// A log that is being read.
+struct Log<'a> {
+    text: &'static str,
+    memory: &'a dyn Memory,
+    snapshot: Option<String>,
+}
+
+impl<'a> Log<'a> {
+    fn of(follower: &'a Follower) -> Option<Self> {
+        match follower.source {
+            Source::Log(text) => Some(Self { text, memory: &*follower.memory, snapshot: None }),
+            Source::Channel(_) => None,
+        }
+    }
+
+    async fn read(&mut self, listener: &mut Listener, asked: Instant) -> Result<(), Error> {
+        let (snapshot, changed) = listener.read(self.text, self.snapshot.as_deref(), asked + PROOF).await?;
+        match self.snapshot.replace(snapshot) {
+            // What this snapshot sees and nobody was told of.
+            None => self.memory.forget_all(),
+            Some(_) => changed.iter().for_each(|changed| self.memory.hear(changed)),
+        }
+        self.memory.told_until(asked + LEASE);
+        Ok(())
     }
 }
 
@@ -256,7 +328,7 @@ async fn run(shared: Arc<Shared>, database: Database) {
     loop {
         let begun = Instant::now();
         let Err(error) = follow(&shared, &database).await;
-        shared.told_until(Instant::now());
+        shared.lose();
         shared.interruptions.fetch_add(1, Ordering::Relaxed);
         // One line for an outage, however long.
         if !shared.lost.swap(true, Ordering::Relaxed) {
@@ -271,22 +343,31 @@ async fn run(shared: Arc<Shared>, database: Database) {
 }
 
 async fn follow(shared: &Shared, database: &Database) -> Result<std::convert::Infallible, Error> {
-    let channels: Vec<&str> = shared.followers.iter().map(|follower| follower.channel).chain([PROOF_CHANNEL]).collect();
+    let channels: Vec<&str> = shared.channels().map(|(channel, _)| channel).chain([PROOF_CHANNEL]).collect();
+    let mut logs: Vec<Log<'_>> = shared.followers.iter().filter_map(Log::of).collect();
     let mut listener = database.listen(&channels).await?;
     prove(shared, database, &mut listener).await?;
     // News went by before the connection stood; answers to readers that began before that are not kept either.
     shared.forget_all();
     loop {
         let asked = Instant::now();
-        listener.ping(asked + PROOF).await?;
+        // An answer to any question is a sign of life.
+        if logs.is_empty() {
+            listener.ping(asked + PROOF).await?;
+        }
+        for log in &mut logs {
+            log.read(&mut listener, asked).await?;
+        }
+        let took = asked.elapsed();
         while let Some((channel, text)) = listener.waiting() {
             shared.hear(&channel, &text);
         }
-        shared.told_until(asked + PROOF);
+        shared.proven(asked);
         if shared.lost.swap(false, Ordering::Relaxed) {
             tracing::info!("changes are heard again");
         }
-        while let Some((channel, text)) = listener.next(asked + HEARTBEAT).await? {
+        let pause = if logs.is_empty() { HEARTBEAT } else { (took * REST).clamp(READING, HEARTBEAT) };
+        while let Some((channel, text)) = listener.next(asked + pause).await? {
             shared.hear(&channel, &text);
         }
     }
@@ -329,7 +410,7 @@ mod tests {
 
     fn two() -> (Arc<Heard>, Arc<Heard>, Arc<Shared>) {
         let (one, other) = (Arc::<Heard>::default(), Arc::<Heard>::default());
-        let follower = |channel, memory: &Arc<Heard>| Follower { channel, memory: memory.clone(), heard: AtomicU64::new(0) };
+        let follower = |channel, memory: &Arc<Heard>| Follower { source: Source::Channel(channel), memory: memory.clone(), heard: AtomicU64::new(0) };
         let shared = Arc::new(Shared::new(vec![follower("one", &one), follower("other", &other)]));
         (one, other, shared)
     }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::news::{Memory, Told};
+use crate::news::{LEASE, Memory, Told};
 
-/// Without news an answer is believed for this long: what the product promises between a write and every other instance.
-const KEPT_UNTOLD: Duration = Duration::from_millis(100);
+/// Without news an answer is believed for as long as a reading of the log is.
+const KEPT_UNTOLD: Duration = LEASE;
 /// Things share counts by their hash, 512 KiB of them. A change of one thing costs a needless query of another that is kept once in 65,536 times.
 const COUNTS: usize = 1 << 16;
 

@@ -53,6 +53,16 @@ impl Listener {
         self.0.next_buffered().map(|notification| told(&notification))
     }
 
+    /// Reads a log of changes with this statement: its parameter is the snapshot of the reading before, its row the snapshot of this one and what changed
+    /// in between.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no answer by then, and any [`Error`] that a read can meet. The listener is of no use after that.
+    pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>), Error> {
+        let read = sqlx::query_as(text).bind(since).fetch_one(&mut self.0);
+        timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
+    }
+
     /// Asks the other side for a sign of life; by then it must be here.
     ///
     /// # Errors
