@@ -6,7 +6,7 @@
 //! Promises, whatever the order of things:
 //! - An answer made before a change is never given to a request that came after the change was told here ([`Cache::forget`], or the news of another
 //!   instance), not even when it was still being made when the news came.
-//! - An answer that is no longer true is given for 100 ms at most, whatever becomes of the way to the database.
+//! - No request that comes 100 ms after another instance's commit gets an answer from before it, whatever becomes of the way to the database.
 //! - Of requests for one answer that is not there, one makes it and the others wait for it. One that leaves, or panics, passes the work on to the next.
 //! - The bytes kept, in all their codings, are bounded.
 //!

@@ -59,7 +59,8 @@ impl Listener {
     /// # Errors
     /// [`Error::Unavailable`] when there is no answer by then, and any [`Error`] that a read can meet. The listener is of no use after that.
     pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>), Error> {
-        let read = sqlx::query_as(text).bind(since).fetch_one(&mut self.0);
+        // Planned for its snapshot each time: a plan for any snapshot reads the whole log.
+        let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.0);
         timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 
