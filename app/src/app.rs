@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
 use mainstay::auth::{AccountKey, Auth, Keys, Passwords, Role, Sealer, Throttle, ThrottleLimits, Tokens};
+use mainstay::cache::Cache;
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::ContentPolicy;
@@ -14,6 +15,7 @@ use mainstay::health::Health;
 use mainstay::jobs::{Chance, Jobs, Kinds, Limits};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
+use mainstay::news::News;
 use mainstay::redis::Redis;
 use mainstay::routes::Routes;
 use mainstay::serve;
@@ -106,6 +108,8 @@ pub struct App {
     pub throttle: Throttle,
     /// Letters that strangers cause to one mailbox.
     pub letters: Arc<Quota<AccountKey>>,
+    /// Answers of hot reads.
+    pub cache: Cache,
     /// Finds products.
     pub search: Search,
     /// Writes in progress.
@@ -134,6 +138,7 @@ impl App {
         settings: Arc<Settings>,
         database: Database,
         redis: Option<Redis>,
+        cache: Cache,
         search: Search,
         keys: Keys,
         sealer: Option<Sealer>,
@@ -147,15 +152,17 @@ impl App {
         let kinds = errands::add_to(Mailer::new(&settings)?.add_to(Kinds::new()), database.clone(), clock.clone());
         let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
         let accounts = AccountsTable::new(database.clone(), clock.clone());
-        let auth = Auth::new(tokens, clock, accounts, quota);
-        auth.listen(&database);
+        let news = News::default();
+        cache.follow(&news, products::sql::CHANGES);
+        let auth = Auth::new(tokens, clock, accounts, quota, news.clone());
+        news.listen(&database);
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
         let second_factors = SecondFactors::new(sealer, redis.clone(), Instant::now());
         let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("sign_in", redis.clone());
         let (letters, writes, health) = (Arc::new(errands::quota(together)), Writes::default(), Health::default());
-        Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, search, writes, health, jobs })
+        Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, cache, search, writes, health, jobs })
     }
 
     /// A connection for reading, within the request's time.

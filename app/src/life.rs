@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mainstay::cache::Cache;
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::error::{Error, Result, codes};
@@ -14,7 +15,7 @@ use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 use mainstay::redis::Redis;
 use mainstay::serve::{self, Drain, Limits};
-use mainstay::store::{self, Database};
+use mainstay::store::{self, Database, Dialect};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
@@ -42,6 +43,10 @@ pub enum End {
 const UPKEEP: Duration = Duration::from_secs(5);
 /// A new database's sample is in the index in well under this; the first search should find it.
 const SAMPLE_INDEXED: Duration = Duration::from_secs(15);
+
+/// SQLite tells nobody of the writes of another process, a command of the command line say. The change log does, within a fifth of a second; this is the
+/// net below it, and there a query is cheap.
+const KEPT_UNTOLD: Duration = Duration::from_secs(5);
 
 /// A service that is about to listen.
 #[derive(Debug)]
@@ -109,9 +114,14 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
             "INSTANCES is more than one and no REDIS_URL is set: each instance counts limits by itself"
         );
     }
-    let search = Search::open(&settings.stack.data_dir.join("search"), database.clone()).await?;
+    let kept = match database.dialect() {
+        Dialect::Postgres => settings.stack.cache_max_age,
+        Dialect::Sqlite => settings.stack.cache_max_age.min(KEPT_UNTOLD),
+    };
+    let cache = Cache::new(settings.stack.cache_size.0, kept);
+    let search = Search::open(&settings.stack.data_dir.join("search"), database.clone(), cache.clone()).await?;
     let redis = open_redis(&settings).await?;
-    let app = App::new(settings.clone(), database.clone(), redis, search, keys, first_start::sealer(&settings)?, clock.clone())?;
+    let app = App::new(settings.clone(), database.clone(), redis, cache, search, keys, first_start::sealer(&settings)?, clock.clone())?;
     first_start::check_second_factors(&app).await?;
     let mut sample = 0;
     if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {

@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, Uri, header};
+use mainstay::cache::Output;
 use mainstay::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,16 @@ pub fn answer<T: Serialize, M: Serialize>(page: &Page<T, M>, uri: &Uri, next_cur
         response.headers_mut().insert(header::LINK, link);
     }
     response
+}
+
+/// The same, to be kept.
+///
+/// # Errors
+/// When a row cannot be written as JSON.
+pub fn output<T: Serialize, M: Serialize>(page: &Page<T, M>, uri: &Uri, next_cursor: Option<&str>) -> Result<Output> {
+    let output = Output::json(page)?;
+    let link = next_cursor.and_then(|cursor| next_link(uri, cursor));
+    Ok(link.into_iter().fold(output, |output, link| output.with_field(header::LINK, link)))
 }
 
 fn next_link(uri: &Uri, cursor: &str) -> Option<HeaderValue> {

@@ -7,11 +7,14 @@ pub mod price;
 mod schemas;
 pub mod sql;
 
+use std::future::Future;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, Uri, header};
 use jiff::Timestamp;
 use mainstay::auth::{Admin, Editor};
+use mainstay::cache::{Key, Kind, Output, Policy, Subject};
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path, PathId, Query, parse_uuid_v4};
 use serde::{Deserialize, Serialize};
@@ -28,6 +31,13 @@ use crate::page::{self, Page, PageMeta};
 use self::input::{ChangeProduct, Content, WriteProduct};
 use self::listing::{ListParams, Listing};
 use self::price::Price;
+
+/// What the cache knows products as; [`sql::CHANGES`] says the same.
+pub const PRODUCTS: Kind = Kind::new("products");
+
+/// A product, and a page of the list, are the same for everybody: nobody sees what was removed.
+const SHOWN: Policy = Policy::of("showProduct");
+const LISTED: Policy = Policy::of("listProducts");
 
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
@@ -159,10 +169,15 @@ fn not_found() -> Error {
     responses((status = 200, description = "A page of products", body = Page<Product, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let listing = Listing::parse(params)?;
-    let mut products = listing.fetch(&mut *app.read().await?).await?;
-    let next_cursor = listing.cut(&mut products);
-    let next = next_cursor.clone();
-    Ok(page::answer(&Page::new(products, PageMeta { next_cursor }), &uri, next.as_deref()))
+    let make = async || {
+        let mut products = listing.fetch(&mut *app.read().await?).await?;
+        let next_cursor = listing.cut(&mut products);
+        let next = next_cursor.clone();
+        page::output(&Page::new(products, PageMeta { next_cursor }), &uri, next.as_deref()).map(Some)
+    };
+    let page = app.cache.answer(&LISTED, Key::query(&LISTED, uri.query()), Subject::All(PRODUCTS), make).await?;
+    // There is always one, if only an empty one.
+    Ok(page.unwrap_or_default())
 }
 
 /// Shows a product.
@@ -170,8 +185,26 @@ async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>
 /// What the product lacks is absent.
 #[utoipa::path(get, path = "/api/products/{id}", tag = "products", operation_id = "showProduct", params(("id" = Uuid, Path, description = "The product")), security(()),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found")))]
-async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
-    Ok(Envelope::of(sql::find(&mut *app.read().await?, id).await?.ok_or_else(not_found)?))
+async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<Response> {
+    let make = async || {
+        let product = sql::find(&mut *app.read().await?, id).await?;
+        product.map(|product| Output::json(&*Envelope::of(product))).transpose()
+    };
+    app.cache.answer(&SHOWN, Key::id(&SHOWN, id), Subject::One(PRODUCTS, id), make).await?.ok_or_else(not_found)
+}
+
+/// Writes a product to the end, whoever still waits for it. When it is written, this instance answers nothing that it knew before, and the search finds it.
+async fn write<T: Send + 'static>(app: &App, id: Uuid, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let cache = app.cache.clone();
+    let outcome = app.writes.finish(async move {
+        let outcome = work.await;
+        // Even if it failed: nobody may know whether it was committed.
+        cache.forget(Subject::One(PRODUCTS, id));
+        outcome
+    });
+    let outcome = outcome.await?;
+    app.search.include(id).await;
+    Ok(outcome)
 }
 
 /// Creates a product.
@@ -182,14 +215,11 @@ async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> R
 async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduct>) -> Result<Response> {
     let product = Product::new(input.parse()?, app.clock().now());
     let (database, deadline) = (app.database.clone(), app.deadline());
-    let product = app
-        .writes
-        .finish(async move {
-            sql::insert(&mut *database.writer(deadline).await?, &product).await?;
-            Ok::<_, Error>(product)
-        })
-        .await?;
-    app.search.include(product.id).await;
+    let product = write(&app, product.id, async move {
+        sql::insert(&mut *database.writer(deadline).await?, &product).await?;
+        Ok(product)
+    })
+    .await?;
     let location = HeaderValue::try_from(format!("/api/products/{}", product.id)).ok();
     let mut response = (StatusCode::CREATED, Envelope::of(product)).into_response();
     location.map(|location| response.headers_mut().insert(header::LOCATION, location));
@@ -199,20 +229,16 @@ async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduc
 /// Changes a product in a transaction, with no other writer between reading and writing it.
 async fn change(app: &App, id: Uuid, edit: impl FnOnce(Product) -> Result<Content> + Send + 'static) -> Result<axum::Json<Envelope<Product>>> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
-    let product = app
-        .writes
-        .finish(async move {
-            let mut transaction = database.begin(deadline).await?;
-            let current = sql::lock(&mut transaction, id).await?.ok_or_else(not_found)?;
-            let content = edit(current.clone())?;
-            let product = Product { version: current.version + 1, updated_at: now, ..current.with(content) };
-            sql::update(&mut transaction, &product).await?;
-            transaction.commit().await?;
-            Ok::<_, Error>(product)
-        })
-        .await?;
-    app.search.include(id).await;
-    Ok(Envelope::of(product))
+    let product = write(app, id, async move {
+        let mut transaction = database.begin(deadline).await?;
+        let current = sql::lock(&mut transaction, id).await?.ok_or_else(not_found)?;
+        let content = edit(current.clone())?;
+        let product = Product { version: current.version + 1, updated_at: now, ..current.with(content) };
+        sql::update(&mut transaction, &product).await?;
+        transaction.commit().await?;
+        Ok(product)
+    });
+    Ok(Envelope::of(product.await?))
 }
 
 /// Replaces a product.
@@ -252,11 +278,8 @@ async fn update(
     responses((status = 204, description = "The product is gone"), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found")))]
 async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<ProductId>) -> Result<StatusCode> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
-    let removed = app.writes.finish(async move { sql::remove(&mut *database.writer(deadline).await?, id, now).await }).await?;
-    if !removed {
-        return Err(not_found());
-    }
-    app.search.include(id).await;
+    let remove = async move { if sql::remove(&mut *database.writer(deadline).await?, id, now).await? { Ok(()) } else { Err(not_found()) } };
+    write(&app, id, remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -267,17 +290,13 @@ async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<Pro
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
-    let product = app
-        .writes
-        .finish(async move {
-            let mut transaction = database.begin(deadline).await?;
-            // One that is there already is answered as it is: who asks twice wants the same.
-            sql::restore(&mut transaction, id, now).await?;
-            let product = sql::find(&mut transaction, id).await?.ok_or_else(not_found)?;
-            transaction.commit().await?;
-            Ok::<_, Error>(product)
-        })
-        .await?;
-    app.search.include(id).await;
-    Ok(Envelope::of(product))
+    let product = write(&app, id, async move {
+        let mut transaction = database.begin(deadline).await?;
+        // One that is there already is answered as it is: who asks twice wants the same.
+        sql::restore(&mut transaction, id, now).await?;
+        let product = sql::find(&mut transaction, id).await?.ok_or_else(not_found)?;
+        transaction.commit().await?;
+        Ok(product)
+    });
+    Ok(Envelope::of(product.await?))
 }

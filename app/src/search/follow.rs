@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use mainstay::cache::{Cache, Subject};
 use mainstay::error::{Error, Result, codes};
 use mainstay::store::{self, Database, Dialect, MigrationState, Session, query};
 use mainstay_search::{Change, Document, Fields, Hits, Index, Opened, flatten_json};
@@ -19,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::migrations::MIGRATIONS;
-use crate::products::{Product, sql};
+use crate::products::{PRODUCTS, Product, sql};
 
 /// Products read and applied at once: about 2 MB of them.
 const BATCH: i64 = 1000;
@@ -33,7 +34,7 @@ const OWN_WRITE: Duration = Duration::from_secs(1);
 const WAITING_MAX: usize = 10_000;
 
 /// The version of the migration that made the table of products and its change log.
-const PRODUCTS: i64 = 2;
+const MIGRATION: i64 = 2;
 
 /// Processes on one data folder: two while one takes over from the other, and room for those that were started by mistake.
 const PLACES: u32 = 4;
@@ -52,6 +53,8 @@ struct Inner {
     /// As many searches at once as cores: more would only make each slower, and keep other work off the cores.
     cores: Semaphore,
     handed: mpsc::Sender<Handed>,
+    /// Told of what the log says on SQLite, where nobody else tells of the writes of other processes.
+    cache: Cache,
     lag: Lag,
 }
 
@@ -96,13 +99,13 @@ impl Search {
     ///
     /// # Errors
     /// When the folder cannot be written, all places are taken, or the database does not answer.
-    pub async fn open(folder: &Path, database: Database) -> Result<Self> {
+    pub async fn open(folder: &Path, database: Database, cache: Cache) -> Result<Self> {
         let born = born(&database).await?;
         for place in 0..PLACES {
             let folder = folder.join(place.to_string());
             let opened = tokio::task::spawn_blocking(move || of_this_database(Index::open(folder, &fields())?, born)).await;
             match opened.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))? {
-                Ok(index) => return Ok(Self::follow(index, born, database)),
+                Ok(index) => return Ok(Self::follow(index, born, database, cache)),
                 Err(mainstay_search::Error::Busy { .. }) => {}
                 Err(error) => return Err(Error::new(&codes::INTERNAL).with_message("The search index cannot be opened").caused_by(error)),
             }
@@ -111,14 +114,14 @@ impl Search {
         Err(Error::new(&codes::INTERNAL).with_message(message))
     }
 
-    fn follow(index: Index, born: i64, database: Database) -> Self {
+    fn follow(index: Index, born: i64, database: Database, cache: Cache) -> Self {
         match index.opened() {
             Opened::Existing { cursor } => tracing::debug!(cursor, documents = index.documents(), "search index opened"),
             Opened::Fresh { reason } => tracing::info!(reason = ?reason, "search index is built anew from the database"),
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (handed, receive) = mpsc::channel(WAITING_MAX);
-        let search = Self(Arc::new(Inner { index, born, cores: Semaphore::new(cores), handed, lag: Lag::default() }));
+        let search = Self(Arc::new(Inner { index, born, cores: Semaphore::new(cores), handed, cache, lag: Lag::default() }));
         // The follower holds the index weakly: it ends when nobody searches any more.
         tokio::spawn(run(Arc::downgrade(&search.0), database, receive));
         search
@@ -176,7 +179,7 @@ impl fmt::Debug for Search {
 async fn born(database: &Database) -> Result<i64> {
     let applied = store::migration_status(database, &MIGRATIONS).await.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
     let made = applied.iter().find_map(|status| match status.state {
-        MigrationState::Applied(at) if status.version == PRODUCTS => Some(at.as_microsecond()),
+        MigrationState::Applied(at) if status.version == MIGRATION => Some(at.as_microsecond()),
         _ => None,
     });
     Ok(made.unwrap_or_default())
@@ -298,6 +301,9 @@ async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -
     let mut cursor = Cursor::read(&search.index.cursor(), search.born);
     let changes = changes(&mut session, cursor).await?;
     let more = changes.len() as i64 == BATCH;
+    if database.dialect() == Dialect::Sqlite {
+        changes.iter().for_each(|(id, _)| search.cache.forget(Subject::One(PRODUCTS, *id)));
+    }
     if let Some((_, last)) = changes.last() {
         cursor = *last;
     }

@@ -39,6 +39,7 @@ mod access;
 mod accounts;
 mod api_keys;
 mod audit;
+mod cache;
 mod drills;
 mod forged;
 mod import;

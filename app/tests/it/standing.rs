@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstay::auth::{Hearing, Role};
+use mainstay::auth::Role;
+use mainstay::news::Hearing;
 use mainstay::testing::{Fault, FaultProxy};
 use serde_json::json;
 use uuid::Uuid;
@@ -170,7 +171,7 @@ async fn a_listener_that_is_killed_comes_back_and_has_missed_nothing(ground: Arc
         let killed = ground
             .execute(&format!(
                 "UPDATE sessions SET revoked_at = now(), revoked_because = 'by hand' WHERE id = '{}' AND 0 < (SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND (query = 'SELECT 1' OR query LIKE 'LISTEN%') AND pid <> pg_backend_pid())",
+                 WHERE datname = current_database() AND (query LIKE 'SELECT pg_current_snapshot%' OR query LIKE 'LISTEN%') AND pid <> pg_backend_pid())",
                 account.session
             ))
             .await;

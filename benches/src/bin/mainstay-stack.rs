@@ -16,6 +16,7 @@ use mainstay::error::{Detail, codes};
 use mainstay::extract::{Json, Path, PathId, parse_uuid_v4};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
+use mainstay::news::News;
 use mainstay::routes::Routes;
 use mainstay::serve::{Drain, Limits};
 use mainstay::stack::rate_limit::Quota;
@@ -102,7 +103,7 @@ async fn router(settings: &Settings) -> anyhow::Result<Router> {
     let secret = SecretSlice::from(secret.expose_secret().as_bytes().to_vec());
     let tokens = Tokens::new(Keys::from_secret(&secret), &settings.jwt_issuer, &settings.jwt_audience, settings.jwt_expiry);
     let quota = Quota::new("account", settings.rate_limit_account_max, settings.rate_limit_window);
-    let auth = Auth::new(tokens, Clock::system(), Everyone, quota);
+    let auth = Auth::new(tokens, Clock::system(), Everyone, quota, News::default());
     let database = Database::open(&store::Settings::new(url)).await?;
     Ok(open.merge(Router::new().route("/api/products/{id}", get(product)).with_state(Signed { auth, database })))
 }

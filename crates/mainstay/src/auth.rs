@@ -13,10 +13,9 @@ pub mod secret;
 mod standing;
 pub mod throttle;
 pub mod token;
-mod told;
 pub mod totp;
 
-pub use caller::{Accounts, Auth, KeyFuture, KnownKey, RoleFuture};
+pub use caller::{Accounts, Auth, CHANNEL, KeyFuture, KnownKey, RoleFuture};
 pub use keys::Keys;
 pub use password::{PasswordContext, Passwords, Verified};
 pub use permission::{Admin, AdminPerson, Editor, Person, SignedIn, Via};
@@ -28,5 +27,4 @@ pub use secret::{ApiKey, KeyKind, Kind, Secret};
 pub use standing::Change;
 pub use throttle::{AccountKey, Pass, Throttle, ThrottleLimits};
 pub use token::{Claims, Tokens};
-pub use told::{CHANNEL, Hearing};
 pub use totp::Totp;

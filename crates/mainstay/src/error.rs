@@ -103,6 +103,14 @@ impl Error {
         self.with_header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// The same failure, for another request that waited for the same work. Its causes are words now.
+    pub(crate) fn twin(&self) -> Self {
+        let Inner { code, message, fields, headers, .. } = &*self.0;
+        let causes = self.causes();
+        let cause = (!causes.is_empty()).then(|| causes.join(": ").into());
+        Self(Box::new(Inner { code, message: message.clone(), fields: fields.clone(), headers: headers.clone(), cause }))
+    }
+
     /// The code of the table.
     pub fn code(&self) -> &'static Code {
         self.0.code

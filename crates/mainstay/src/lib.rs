@@ -18,10 +18,14 @@ pub mod extract;
 
 pub mod auth;
 
+pub mod cache;
+
 pub mod error;
 
 pub mod redis;
 pub mod store;
+
+pub mod news;
 
 pub mod jobs;
 

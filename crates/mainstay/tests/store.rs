@@ -1050,7 +1050,7 @@ async fn readers_see_the_last_commit_while_a_write_is_open(ground: Arc<Ground>) 
 
 async fn a_listener_hears_what_was_committed_and_nothing_else(ground: Arc<Ground>) {
     let database = ground.open().await;
-    let mut listener = database.listen("news").await.unwrap();
+    let mut listener = database.listen(&["news", "other"]).await.unwrap();
     let tell = |text: &'static str| query("SELECT pg_notify('news', $1)::text AS told").bind(text);
     let mut kept = database.begin(None).await.unwrap();
     tell("kept").fetch_one(&mut kept).await.unwrap();
@@ -1062,7 +1062,9 @@ async fn a_listener_hears_what_was_committed_and_nothing_else(ground: Arc<Ground
     listener.ping(soon()).await.unwrap();
     assert_eq!(listener.waiting(), None);
     kept.commit().await.unwrap();
-    assert_eq!(listener.next(soon()).await.unwrap().as_deref(), Some("kept"));
+    assert_eq!(listener.next(soon()).await.unwrap(), Some(("news".to_owned(), "kept".to_owned())));
+    query("SELECT pg_notify('other', 'heard')::text AS told").fetch_one(&mut database.writer(None).await.unwrap()).await.unwrap();
+    assert_eq!(listener.next(soon()).await.unwrap(), Some(("other".to_owned(), "heard".to_owned())));
     assert_eq!(listener.next(Instant::now()).await.unwrap(), None);
     let end = "SELECT count(pg_terminate_backend(pid)) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     query(end).fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap();

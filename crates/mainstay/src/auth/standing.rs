@@ -7,13 +7,13 @@
 //! - The memory is bounded, whatever tokens come.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::Role;
+use crate::news::{Memory, Told};
 
 /// An answer is asked for again after this time, told or not: the net under everything else, and on SQLite what a command of the command line, which is
 /// another process, takes to be seen.
@@ -51,9 +51,7 @@ impl Change {
 
 /// The memory.
 pub(super) struct Standings {
-    origin: Instant,
-    /// Changes up to this moment (microseconds after `origin`) were told; `u64::MAX` when all changes are made by this process.
-    told_until_us: AtomicU64,
+    told: Told,
     shards: Vec<Mutex<Shard>>,
 }
 
@@ -86,7 +84,7 @@ impl Standings {
     /// Nothing is known, and all changes are made by this process.
     pub(super) fn new(now: Instant) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
-        Self { origin: now, told_until_us: AtomicU64::new(u64::MAX), shards }
+        Self { told: Told::new(now), shards }
     }
 
     fn shard(&self, account: Uuid) -> Option<MutexGuard<'_, Shard>> {
@@ -98,7 +96,7 @@ impl Standings {
 
     /// What is known, if it may still be believed.
     pub(super) fn get(&self, account: Uuid, session: Uuid, now: Instant) -> Option<Option<Role>> {
-        let kept = if self.told(now) { KEPT } else { KEPT_UNTOLD };
+        let kept = if self.told.holds(now) { KEPT } else { KEPT_UNTOLD };
         let shard = self.shard(account)?;
         let known =
             [&shard.young, &shard.old].into_iter().find_map(|accounts| accounts.get(&account)?.iter().find(|known| known.session == session))?;
@@ -143,9 +141,17 @@ impl Standings {
             }
         }
     }
+}
 
-    /// Anything may have changed.
-    pub(super) fn forget_all(&self) {
+impl Memory for Standings {
+    fn hear(&self, subject: &str) {
+        match parse(subject) {
+            Some(change) => self.forget(change),
+            None => self.forget_all(),
+        }
+    }
+
+    fn forget_all(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let changes = shard.changes + 1;
@@ -153,16 +159,16 @@ impl Standings {
         }
     }
 
-    /// Changes are told until then, from whichever process they come.
-    pub(super) fn told_until(&self, until: Instant) {
-        let after = until.saturating_duration_since(self.origin).as_micros();
-        self.told_until_us.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Release);
+    fn told_until(&self, until: Instant) {
+        self.told.until(until);
     }
+}
 
-    /// Is this instance told of changes now?
-    pub(super) fn told(&self, now: Instant) -> bool {
-        let until_us = self.told_until_us.load(Ordering::Acquire);
-        until_us == u64::MAX || now.saturating_duration_since(self.origin).as_micros() < u128::from(until_us)
+/// What the triggers say: `<account>` or `<account>/<session>`.
+fn parse(subject: &str) -> Option<Change> {
+    match subject.split_once('/') {
+        None => Some(Change::Account(Uuid::try_parse(subject).ok()?)),
+        Some((account, session)) => Some(Change::Session { account: Uuid::try_parse(account).ok()?, session: Uuid::try_parse(session).ok()? }),
     }
 }
 
@@ -226,6 +232,20 @@ mod tests {
         assert!(after(999) && !after(1_000), "the news ended");
         standings.told_until(now);
         assert!(after(249) && !after(250));
+    }
+
+    #[test]
+    fn the_texts_of_the_triggers_are_understood_and_others_empty_the_memory() {
+        assert_eq!(parse(&A.to_string()), Some(Change::Account(A)));
+        assert_eq!(parse(&format!("{A}/{S}")), Some(Change::Session { account: A, session: S }));
+        let now = Instant::now();
+        for other in ["", "x", &format!("{A}/x"), &format!("{A}/"), "something new"] {
+            assert_eq!(parse(other), None, "{other}");
+            let standings = Standings::new(now);
+            put(&standings, A, S, now);
+            standings.hear(other);
+            assert_eq!(standings.get(A, S, now), None, "{other}");
+        }
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{self, HeaderValue};
 use http::{Method, Request};
+use http_body_util::BodyExt;
 use tower::Service;
 use tower_http::compression::Compression;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
@@ -21,6 +23,28 @@ use crate::context::Context;
 
 /// Up to this a body fits into a packet as it is: nothing is gained by making it smaller.
 const PLAIN_BYTES_MAX: u64 = 1024;
+
+/// A coding of content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Zstd,
+    Brotli,
+    Gzip,
+}
+
+impl Coding {
+    /// In our order: among equals the one that costs us least for what it gains.
+    const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
+
+    /// As fields name it (RFC 9110, 8.4.1; RFC 8878, RFC 7932).
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+        }
+    }
+}
 
 /// Marks an answer, in its extensions, that must not be compressed because it holds a secret.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +69,10 @@ impl Layer for Compress {
     fn answer(&self, Wish(context): Wish, answer: &mut Outgoing) {
         let response = answer.response_mut();
         let Some((context, accepted)) = context.as_ref().and_then(|context| Some((context, context.accept_encoding.as_ref()?))) else { return };
+        // It came in a coding already: an output that is kept, a file that is stored so.
+        if response.headers().contains_key(header::CONTENT_ENCODING) {
+            return;
+        }
         if context.method == Method::HEAD {
             if let Some(coding) = coding(accepted) {
                 describe_get(response, coding);
@@ -59,19 +87,41 @@ impl Layer for Compress {
 
 /// Hands the answer to the library's service, as one that is there already. It gets one coding, chosen here: it would answer 406 to `identity;q=0`, and a
 /// 406 helps nobody.
-fn compress(response: &mut Response, coding: &'static str) {
+fn compress(response: &mut Response, coding: Coding) {
     let mut answer = Some(std::mem::take(response));
     let inner = tower::service_fn(move |_: Request<Body>| std::future::ready(Ok::<_, Infallible>(answer.take().unwrap_or_default())));
     let mut request = Request::new(Body::empty());
-    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
+    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding.as_str()));
     // Ready at the first poll, because what is inside is.
     if let Some(Ok(compressed)) = Compression::new(inner).compress_when(Worthwhile).call(request).now_or_never() {
         *response = compressed.map(Body::new);
     }
 }
 
-/// The best coding that the client accepts; among equals the one that costs us least for what it gains.
-fn coding(accepted: &HeaderValue) -> Option<&'static str> {
+/// The coding in which the answer to this request would leave, if it is worth it: for who keeps answers in codings of their own.
+pub(crate) fn wished(context: &Context) -> Option<Coding> {
+    coding(context.accept_encoding.as_ref()?)
+}
+
+/// Would an answer of this type and length be compressed?
+pub(crate) fn worthwhile(media: &HeaderValue, bytes: usize) -> bool {
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(header::CONTENT_TYPE, media.clone());
+    bytes as u64 > PLAIN_BYTES_MAX && shrinks(&response)
+}
+
+/// These bytes as they would leave in this coding, to the byte.
+pub(crate) fn packed(bytes: &Bytes, media: &HeaderValue, coding: Coding) -> Option<Bytes> {
+    let mut response = Response::new(Body::from(bytes.clone()));
+    response.headers_mut().insert(header::CONTENT_TYPE, media.clone());
+    compress(&mut response, coding);
+    // Ready at the first poll: everything to be compressed is there.
+    response.headers().get(header::CONTENT_ENCODING)?;
+    Some(response.into_body().collect().now_or_never()?.ok()?.to_bytes())
+}
+
+/// The best coding that the client accepts.
+fn coding(accepted: &HeaderValue) -> Option<Coding> {
     let accepted = accepted.to_str().ok()?;
     let quality = |name: &str| -> f32 {
         let mut any = 0.0;
@@ -89,13 +139,13 @@ fn coding(accepted: &HeaderValue) -> Option<&'static str> {
         any
     };
     let mut best = None;
-    for name in ["zstd", "br", "gzip"] {
-        let weight = quality(name);
+    for coding in Coding::ALL {
+        let weight = quality(coding.as_str());
         if weight > 0.0 && best.is_none_or(|(_, most)| weight > most) {
-            best = Some((name, weight));
+            best = Some((coding, weight));
         }
     }
-    best.map(|(name, _)| name)
+    best.map(|(coding, _)| coding)
 }
 
 /// Which answers are compressed.
@@ -120,14 +170,14 @@ fn shrinks<B: http_body::Body>(response: &http::Response<B>) -> bool {
 }
 
 /// Gives the answer to HEAD the fields of GET: its coding, and no length, because that is known only after compressing (RFC 9110, 8.6 forbids any other).
-fn describe_get(response: &mut Response, coding: &'static str) {
+fn describe_get(response: &mut Response, coding: Coding) {
     let headers = response.headers();
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let as_it_is = headers.contains_key(header::CONTENT_ENCODING) || headers.contains_key(header::CONTENT_RANGE);
+    let as_it_is = headers.contains_key(header::CONTENT_RANGE);
     if !as_it_is && length.is_none_or(|bytes| bytes > PLAIN_BYTES_MAX) && shrinks(response) {
         let headers = response.headers_mut();
         headers.remove(header::CONTENT_LENGTH);
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
     }
 }
@@ -137,7 +187,7 @@ mod tests {
     use super::*;
 
     fn chosen(accept: &'static str) -> Option<&'static str> {
-        coding(&HeaderValue::from_static(accept))
+        coding(&HeaderValue::from_static(accept)).map(Coding::as_str)
     }
 
     #[test]

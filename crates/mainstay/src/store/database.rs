@@ -144,13 +144,13 @@ impl Database {
         query("SELECT 1").fetch_one(&mut connection).await.map(drop)
     }
 
-    /// Listens to notifications on a channel of PostgreSQL, on a connection of its own beside the pool.
+    /// Listens to notifications on channels of PostgreSQL, on one connection of its own beside the pool.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when none can be had within two seconds, [`Error::Misuse`] on SQLite, which has no channels.
-    pub async fn listen(&self, channel: &str) -> Result<Listener, Error> {
+    pub async fn listen(&self, channels: &[&str]) -> Result<Listener, Error> {
         match &self.0.beside {
-            Some(options) => Listener::connect(options, channel).await,
+            Some(options) => Listener::connect(options, channels).await,
             None => Err(Error::Misuse("SQLite has no notifications")),
         }
     }

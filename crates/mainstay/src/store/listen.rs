@@ -5,12 +5,12 @@
 use super::error::{Error, Failure};
 use super::pool::CONNECT_TIMEOUT;
 use super::settings::Postgres;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use std::fmt;
 use std::time::Instant;
 use tokio::time::{timeout, timeout_at};
 
-/// Hears what is told on a channel; see [`super::Database::listen`].
+/// Hears what is told on its channels; see [`super::Database::listen`].
 pub struct Listener(PgListener);
 
 impl fmt::Debug for Listener {
@@ -20,7 +20,7 @@ impl fmt::Debug for Listener {
 }
 
 impl Listener {
-    pub(super) async fn connect(postgres: &Postgres, channel: &str) -> Result<Listener, Error> {
+    pub(super) async fn connect(postgres: &Postgres, channels: &[&str]) -> Result<Listener, Error> {
         let subscribe = async {
             // The driver's listener wants a pool of its kind; this one has the one connection and makes no second one behind our back.
             let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false).idle_timeout(None).max_lifetime(None);
@@ -28,29 +28,40 @@ impl Listener {
             let mut listener = PgListener::connect_with(&pool).await?;
             // A new connection in place of a lost one would hide that news went by.
             listener.eager_reconnect(false);
-            listener.listen(channel).await?;
+            listener.listen_all(channels.iter().copied()).await?;
             Ok(Listener(listener))
         };
         let listener = timeout(CONNECT_TIMEOUT, subscribe).await.map_err(|_| silent())?;
         listener.map_err(|error: sqlx::Error| Failure::from(error).error)
     }
 
-    /// The next notification, or nothing by `until`.
+    /// The next notification, its channel and its text, or nothing by `until`.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the connection is lost. The listener is of no use after that.
-    pub async fn next(&mut self, until: Instant) -> Result<Option<String>, Error> {
+    pub async fn next(&mut self, until: Instant) -> Result<Option<(String, String)>, Error> {
         match timeout_at(until.into(), self.0.try_recv()).await {
             Err(_) => Ok(None),
-            Ok(Ok(Some(notification))) => Ok(Some(notification.payload().to_owned())),
+            Ok(Ok(Some(notification))) => Ok(Some(told(&notification))),
             Ok(Ok(None)) => Err(Error::unavailable("the connection that listens was closed")),
             Ok(Err(error)) => Err(Failure::from(error).error),
         }
     }
 
     /// A notification that came in while something else was waited for.
-    pub fn waiting(&mut self) -> Option<String> {
-        self.0.next_buffered().map(|notification| notification.payload().to_owned())
+    pub fn waiting(&mut self) -> Option<(String, String)> {
+        self.0.next_buffered().map(|notification| told(&notification))
+    }
+
+    /// Reads a log of changes with this statement: its parameter is the snapshot of the reading before, its row the snapshot of this one and what changed
+    /// in between.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no answer by then, and any [`Error`] that a read can meet. The listener is of no use after that.
+    pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>), Error> {
+        // Planned for its snapshot each time: a plan for any snapshot reads the whole log.
+        let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.0);
+        timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 
     /// Asks the other side for a sign of life; by then it must be here.
@@ -61,6 +72,10 @@ impl Listener {
         let answer = timeout_at(until.into(), sqlx::raw_sql("SELECT 1").execute(&mut self.0)).await;
         answer.map_err(|_| silent())?.map(drop).map_err(|error| Failure::from(error).error)
     }
+}
+
+fn told(notification: &PgNotification) -> (String, String) {
+    (notification.channel().to_owned(), notification.payload().to_owned())
 }
 
 fn silent() -> Error {

@@ -12,6 +12,7 @@ use mainstay::auth::{Accounts, Admin, Auth, Keys, Role, RoleFuture, SignedIn, To
 use mainstay::clock::Clock;
 use mainstay::error::{Error, codes};
 use mainstay::extract::{Json, Path, PathId, parse_uuid_v4};
+use mainstay::news::News;
 use mainstay::stack::rate_limit::Quota;
 use mainstay::testing::{StackSettings, TestServer, routes};
 use secrecy::{ExposeSecret, SecretSlice};
@@ -85,7 +86,7 @@ async fn foreign() -> Response {
 /// Serves the handlers behind the stack.
 pub(crate) fn start(settings: StackSettings) -> TestServer {
     let quota = Quota::new("account", 1000, Duration::from_secs(60));
-    let app = App(Auth::new(tokens(), Clock::system(), Everyone, quota));
+    let app = App(Auth::new(tokens(), Clock::system(), Everyone, quota, News::default()));
     let router = Router::new()
         .route("/ok", get(async || "fine"))
         .route("/items", post(async |Json(item): Json<Item>| item.name))

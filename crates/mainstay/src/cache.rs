@@ -1,0 +1,234 @@
+//! Answers that are read often, kept as the bytes that leave: a hit costs no query, no serialisation and no compression.
+//!
+//! A handler says beside its route what it keeps ([`Policy`]), by what name ([`Key`]), and which things it was made of ([`Subject`]). Only answers that are
+//! the same for everybody may be kept: the bytes know no caller.
+//!
+//! Promises, whatever the order of things:
+//! - An answer made before a change is never given to a request that came after the change was told here ([`Cache::forget`], or the news of another
+//!   instance), not even when it was still being made when the news came.
+//! - No request that comes 100 ms after another instance's commit gets an answer from before it, whatever becomes of the way to the database.
+//! - Of requests for one answer that is not there, one makes it and the others wait for it. One that leaves, or panics, passes the work on to the next.
+//! - The bytes kept, in all their codings, are bounded.
+//!
+//! What other instances change is read from a log in the database ([`News::read`]): `<kind>/<id>,<id>` for some things of a kind, `<kind>` for any number of
+//! them. What is read to make an answer must be as new as the log: a replica that is behind would be kept behind.
+//! A second tier that instances share would be asked in [`Cache::answer`], between the memory and the work; [`Making`] is what keeps it right.
+
+mod generations;
+mod output;
+mod shelf;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::response::Response;
+use uuid::Uuid;
+
+use crate::context;
+use crate::error::Result;
+use crate::news::{Memory, News};
+use crate::stack::compress;
+
+use generations::Generations;
+use shelf::{Found, Making, Outcome, Shelf};
+
+pub use generations::{Kind, Subject};
+pub use output::Output;
+
+/// What a route keeps: declared beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    name: &'static str,
+    kept: Duration,
+    absent: Duration,
+}
+
+impl Policy {
+    /// Answers of this route, whose name nothing else has. They are kept as long as the cache keeps anything, and that something is not there for a
+    /// tenth of it.
+    pub const fn of(name: &'static str) -> Self {
+        Self { name, kept: Duration::MAX, absent: Duration::MAX }
+    }
+
+    /// No answer is kept longer than this.
+    #[must_use]
+    pub const fn kept(self, most: Duration) -> Self {
+        Self { kept: most, ..self }
+    }
+
+    /// That something is not there is kept no longer than this.
+    #[must_use]
+    pub const fn absent(self, most: Duration) -> Self {
+        Self { absent: most, ..self }
+    }
+
+    fn life(&self, there: bool, most: Duration) -> Duration {
+        // Who asks for what is not there is about to make it, or guesses.
+        if there { self.kept.min(most) } else { self.absent.min(most / 10) }
+    }
+}
+
+/// The name of an answer: its route, and what of the request it depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    route: &'static str,
+    of: Of,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Of {
+    Id(Uuid),
+    Query(Box<str>),
+}
+
+impl Key {
+    /// An answer for an id.
+    pub const fn id(policy: &Policy, id: Uuid) -> Self {
+        Self { route: policy.name, of: Of::Id(id) }
+    }
+
+    /// An answer for a query, as it came: another order of the same parameters is another answer.
+    pub fn query(policy: &Policy, query: Option<&str>) -> Self {
+        Self { route: policy.name, of: Of::Query(query.unwrap_or_default().into()) }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.of {
+            Of::Id(_) => 0,
+            Of::Query(query) => query.len(),
+        }
+    }
+}
+
+/// The answers that this instance keeps. Clones share them.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    generations: Arc<Generations>,
+    /// None if it is switched off.
+    shelf: Option<Shelf>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("on", &self.0.shelf.is_some()).finish()
+    }
+}
+
+impl Cache {
+    /// Keeps up to `bytes` of answers, none of them longer than `kept`; 0 bytes switch it off. Until it [follows](Self::follow) the news of others, all
+    /// changes are those of this process.
+    pub fn new(bytes: usize, kept: Duration) -> Self {
+        let generations = Arc::new(Generations::new(Instant::now()));
+        let shelf = (bytes > 0).then(|| Shelf::new(bytes as u64, kept, generations.clone()));
+        Self(Arc::new(Inner { generations, shelf }))
+    }
+
+    /// Hears of what others change, from [`News::listen`] on; the statement `log` reads it ([`News::read`]).
+    pub fn follow(&self, news: &News, log: &'static str) {
+        if self.0.shelf.is_some() {
+            news.read(log, self.0.generations.clone());
+        }
+    }
+
+    /// The answer that is kept under `key`, or else the one that `make` makes, which is kept if nothing of `subject` has changed meanwhile. `None`: what was
+    /// asked for is not there, and that is remembered as well.
+    ///
+    /// # Errors
+    /// Those of `make`, for everybody who waited for it. They are not kept.
+    pub async fn answer<F>(&self, policy: &Policy, key: Key, subject: Subject, make: impl FnOnce() -> F) -> Result<Option<Response>>
+    where
+        F: Future<Output = Result<Option<Output>>>,
+    {
+        let Some(shelf) = &self.0.shelf else { return Ok(make().await?.map(|output| output.respond(None))) };
+        loop {
+            match shelf.find(&key, subject, Instant::now()) {
+                Found::Kept(kept) => return Ok(shelf.respond(key, &kept, wished())),
+                Found::Coming(mut coming) => {
+                    let outcome = coming.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+                    match outcome {
+                        Some(Outcome::Made(kept)) => return Ok(shelf.respond(key, &kept, wished())),
+                        Some(Outcome::Failed(error)) => return Err(error.twin()),
+                        // Who made it left: somebody else does, perhaps this one.
+                        None => {}
+                    }
+                }
+                Found::Nothing(making) => return Self::make(shelf, policy, making, make()).await,
+            }
+        }
+    }
+
+    async fn make(
+        shelf: &Shelf,
+        policy: &Policy,
+        making: Making<'_>,
+        made: impl Future<Output = Result<Option<Output>>>,
+    ) -> Result<Option<Response>> {
+        match made.await {
+            Ok(output) => {
+                let (key, kept) = making.made(policy, output);
+                Ok(shelf.respond(key, &kept, wished()))
+            }
+            Err(error) => {
+                making.failed(error.twin());
+                Err(error)
+            }
+        }
+    }
+
+    /// This changed, and the database knows it already: no answer made before is given to a request that comes now. For the writer, after its commit and
+    /// before its own answer, also when the commit failed: nobody may know whether it did.
+    pub fn forget(&self, subject: Subject) {
+        self.0.generations.forget(subject);
+    }
+
+    /// Forgets everything.
+    pub fn forget_all(&self) {
+        self.0.generations.forget_all();
+    }
+
+    /// Times that an answer was there, had to be made, and was waited for because another request made it.
+    pub fn counts(&self) -> Counts {
+        self.0.shelf.as_ref().map(Shelf::counts).unwrap_or_default()
+    }
+
+    /// Sets the metrics `mainstay_cache_*`; call it when the metrics are read.
+    pub fn record_metrics(&self) {
+        let counts = self.counts();
+        metrics::counter!("mainstay_cache_hits_total").absolute(counts.hits);
+        metrics::counter!("mainstay_cache_misses_total").absolute(counts.misses);
+        metrics::counter!("mainstay_cache_waits_total").absolute(counts.waits);
+        metrics::counter!("mainstay_cache_invalidations_total").absolute(self.0.generations.changes());
+        #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 bytes.
+        {
+            metrics::gauge!("mainstay_cache_entries").set(counts.entries as f64);
+            metrics::gauge!("mainstay_cache_bytes").set(counts.bytes as f64);
+        }
+    }
+}
+
+/// What the cache has done, and what it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answers that were there.
+    pub hits: u64,
+    /// Answers that had to be made.
+    pub misses: u64,
+    /// Requests that waited for another one's.
+    pub waits: u64,
+    /// Answers kept now.
+    pub entries: u64,
+    /// Their bytes, with what it takes to keep them.
+    pub bytes: u64,
+}
+
+/// The coding that the current request would get.
+fn wished() -> Option<compress::Coding> {
+    context::current().and_then(|context| compress::wished(&context))
+}
+
+#[cfg(test)]
+mod tests;
