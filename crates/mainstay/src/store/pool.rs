@@ -47,7 +47,7 @@ impl Opener {
         }
     }
 
-    async fn open(&self) -> Result<Link, sqlx::Error> {
+    pub(super) async fn open(&self) -> Result<Link, sqlx::Error> {
         match self {
             Opener::Postgres(postgres) => postgres.connect().await.map(Link::Postgres),
             Opener::Sqlite { path, writer } => Link::sqlite(path, *writer).await,
@@ -105,6 +105,8 @@ struct Live {
 
 /// What `deadpool` asks for connections.
 pub(super) struct Connector {
+    /// The pool's name.
+    name: &'static str,
     opener: Opener,
     connect_timeout: Duration,
     /// Made ahead of need and not yet handed out.
@@ -121,7 +123,7 @@ impl Connector {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable("the database did not answer a new connection in time")),
         };
-        let link = link.inspect_err(|_| counter!("mainstay_db_connect_failures_total").increment(1))?;
+        let link = link.inspect_err(|_| counter!("mainstay_db_connect_failures_total", "pool" => self.name).increment(1))?;
         counter!("mainstay_db_connections_opened_total").increment(1);
         self.live.count.fetch_add(1, Ordering::AcqRel);
         let live = Arc::clone(&self.live);
@@ -231,6 +233,7 @@ impl Pool {
             Opener::Sqlite { .. } => SQLITE_BUSY_TIMEOUT.min(limits.acquire_timeout),
         };
         let connector = Connector {
+            name,
             opener,
             connect_timeout,
             warm: Mutex::new(Vec::new()),
