@@ -166,6 +166,20 @@ impl App {
         Ok(self.database.acquire(self.deadline()).await?)
     }
 
+    /// A connection for reading what may be a little old: a replica's, for a request without credentials. Whoever shows who he is reads from the primary,
+    /// on every instance, and so finds what he wrote (docs/decisions/0023-who-signs-in-reads-from-the-primary.md).
+    ///
+    /// Nothing that was read so may be kept for others: they could have been told meanwhile that it changed.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn read_tolerant(&self) -> Result<Connection> {
+        match context::current() {
+            Some(request) if !request.credentials => Ok(self.database.acquire_tolerant(self.deadline()).await?),
+            _ => self.read().await,
+        }
+    }
+
     /// The end of the current request's time for the database: a little before the request's own, so that a silent database is a 503 that says so,
     /// and not a 504 that leaves the cause open.
     pub fn deadline(&self) -> Option<Instant> {

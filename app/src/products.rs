@@ -159,7 +159,7 @@ fn not_found() -> Error {
     responses((status = 200, description = "A page of products", body = Page<Product, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let listing = Listing::parse(params)?;
-    let mut products = listing.fetch(&mut *app.read().await?).await?;
+    let mut products = listing.fetch(&mut *app.read_tolerant().await?).await?;
     let next_cursor = listing.cut(&mut products);
     let next = next_cursor.clone();
     Ok(page::answer(&Page::new(products, PageMeta { next_cursor }), &uri, next.as_deref()))
@@ -171,7 +171,7 @@ async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>
 #[utoipa::path(get, path = "/api/products/{id}", tag = "products", operation_id = "showProduct", params(("id" = Uuid, Path, description = "The product")), security(()),
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found")))]
 async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
-    Ok(Envelope::of(sql::find(&mut *app.read().await?, id).await?.ok_or_else(not_found)?))
+    Ok(Envelope::of(sql::find(&mut *app.read_tolerant().await?, id).await?.ok_or_else(not_found)?))
 }
 
 /// Creates a product.
