@@ -173,6 +173,28 @@ impl App {
         Ok(self.database.acquire(self.deadline()).await?)
     }
 
+    /// A connection for reading what may be a little old: a replica's, for a request without credentials. Whoever shows who he is reads from the primary,
+    /// on every instance, and so finds what he wrote (docs/decisions/0023-who-signs-in-reads-from-the-primary.md).
+    ///
+    /// Nothing that was read so may be kept for others: they could have been told meanwhile that it changed.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn read_tolerant(&self) -> Result<Connection> {
+        match context::current() {
+            Some(request) if !request.credentials => Ok(self.database.acquire_tolerant(self.deadline()).await?),
+            _ => self.read().await,
+        }
+    }
+
+    /// A connection to make an answer of that the cache keeps: the primary's. Where nothing is kept (`CACHE_SIZE=0`) it may be [a replica's](App::read_tolerant).
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub async fn read_to_keep(&self) -> Result<Connection> {
+        if self.settings.stack.cache_size.0 == 0 { self.read_tolerant().await } else { self.read().await }
+    }
+
     /// The end of the current request's time for the database: a little before the request's own, so that a silent database is a 503 that says so,
     /// and not a 504 that leaves the cause open.
     pub fn deadline(&self) -> Option<Instant> {

@@ -8,6 +8,7 @@ use mainstay::error::{Error, codes};
 use mainstay::health::Phase;
 use mainstay::jobs::State as Job;
 use mainstay::news::Hearing;
+use mainstay::store::{Out, ReplicaStanding};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -75,9 +76,10 @@ async fn summary(State(app): State<App>) -> Response {
     }
 }
 
-/// Does everything answer that instances share beside the database?
+/// Does everything work that instances share beside the database?
 fn whole(app: &App) -> bool {
-    app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers)
+    let replicas = app.database.replicas().iter().all(|replica| replica.out.is_none());
+    app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers) && replicas
 }
 
 /// Details for the operator.
@@ -88,6 +90,8 @@ pub struct Details {
     timestamp: Timestamp,
     version: &'static str,
     database: Database,
+    /// In the order of `DATABASE_REPLICA_URL`.
+    replicas: Vec<Replica>,
     /// Nothing without `REDIS_URL`.
     redis: Option<Redis>,
     search: Search,
@@ -157,6 +161,28 @@ impl Jobs {
     }
 }
 
+#[derive(Debug, Serialize)]
+struct Replica {
+    address: String,
+    in_use: bool,
+    /// Why not.
+    out: Option<&'static str>,
+    answers: bool,
+    /// At most so far behind, as of the last look; null if that is not known.
+    lag_ms: Option<u64>,
+    reads: u64,
+    size: usize,
+    pool_in_use: usize,
+}
+
+impl Replica {
+    fn of(standing: ReplicaStanding) -> Self {
+        let ReplicaStanding { address, answers, out, lag, reads, pool, .. } = standing;
+        let lag_ms = lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX));
+        Self { address, in_use: out.is_none(), out: out.map(Out::as_str), answers, lag_ms, reads, size: pool.size, pool_in_use: pool.in_use }
+    }
+}
+
 /// Everything that the operator wants to know at once.
 pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>) {
     let ping = app.database.ping().await;
@@ -183,6 +209,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
             in_use: stats.in_use,
             waiting: stats.waiting,
         },
+        replicas: app.database.replicas().into_iter().map(Replica::of).collect(),
         redis: app.redis.as_ref().map(Redis::of),
         search: Search { documents: search.documents, changes_behind: search.behind, caught_up: search.caught_up, failures: search.failures },
         standing: app.auth.hearing().as_str(),

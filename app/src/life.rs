@@ -15,7 +15,8 @@ use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 use mainstay::redis::Redis;
 use mainstay::serve::{self, Drain, Limits};
-use mainstay::store::{self, Database, Dialect};
+use mainstay::store::{self, ConnectionLimits, Database, Dialect, Server};
+use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
@@ -64,6 +65,25 @@ pub struct Prepared {
 /// # Errors
 /// When it does not answer, or has no room for as many connections as the instances may open.
 pub async fn open_database(settings: &Settings) -> Result<Database> {
+    open(settings, Vec::new()).await
+}
+
+/// As [`open_database`], with its replicas, which need not answer. It is for who serves: a command wants what is true now.
+///
+/// # Errors
+/// Those of [`open_database`], and a replica that answers and has no room.
+pub async fn open_with_replicas(settings: &Settings) -> Result<Database> {
+    let database = open(settings, settings.stack.database_replica_urls.clone()).await?;
+    for (address, limits) in database.replica_limits().await {
+        match limits {
+            Ok(limits) => check_room(settings, Server::Replica, limits)?,
+            Err(error) => tracing::warn!(address, %error, "a replica does not answer; it is used when it does"),
+        }
+    }
+    Ok(database)
+}
+
+async fn open(settings: &Settings, replicas: Vec<SecretString>) -> Result<Database> {
     let stack = &settings.stack;
     let unavailable = |error: store::Error| {
         let message = format!("The database cannot be used: {error}");
@@ -77,14 +97,22 @@ pub async fn open_database(settings: &Settings) -> Result<Database> {
         acquire_timeout: stack.db_acquire_timeout,
         statement_timeout: stack.db_statement_timeout,
         application_name: "mainstay".to_owned(),
+        replicas,
+        replica_lag_max: stack.replica_lag_max,
     })
     .await
     .map_err(unavailable)?;
     if let Some(limits) = database.connection_limits().await.map_err(unavailable)? {
-        store::check_arithmetic(stack.instances.into(), stack.db_pool_max.into(), limits.max_connections, limits.reserved)
-            .map_err(|sum| Error::new(&codes::DATABASE_UNAVAILABLE).with_message(sum.to_string()))?;
+        let server = if stack.database_replica_urls.is_empty() { Server::Alone } else { Server::Primary };
+        check_room(settings, server, limits)?;
     }
     Ok(database)
+}
+
+fn check_room(settings: &Settings, server: Server, limits: ConnectionLimits) -> Result<()> {
+    let stack = &settings.stack;
+    let room = store::check_arithmetic(server, stack.instances.into(), stack.db_pool_max.into(), limits);
+    room.map_err(|sum| Error::new(&codes::DATABASE_UNAVAILABLE).with_message(sum.to_string()))
 }
 
 /// The Redis of the settings, if there is one. That it does not answer stops no start: each instance counts by itself until it does.
@@ -101,7 +129,7 @@ async fn open_redis(settings: &Settings) -> Result<Option<Redis>> {
 /// When one of them cannot be had.
 pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     let settings = Arc::new(settings);
-    let database = open_database(&settings).await?;
+    let database = open_with_replicas(&settings).await?;
     first_start::migrate(&database).await?;
     let keys = first_start::keys(&settings)?;
     keys.watch();

@@ -170,7 +170,7 @@ fn not_found() -> Error {
 async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let listing = Listing::parse(params)?;
     let make = async || {
-        let mut products = listing.fetch(&mut *app.read().await?).await?;
+        let mut products = listing.fetch(&mut *app.read_to_keep().await?).await?;
         let next_cursor = listing.cut(&mut products);
         let next = next_cursor.clone();
         page::output(&Page::new(products, PageMeta { next_cursor }), &uri, next.as_deref()).map(Some)
@@ -187,7 +187,7 @@ async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found")))]
 async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<Response> {
     let make = async || {
-        let product = sql::find(&mut *app.read().await?, id).await?;
+        let product = sql::find(&mut *app.read_to_keep().await?, id).await?;
         product.map(|product| Output::json(&*Envelope::of(product))).transpose()
     };
     app.cache.answer(&SHOWN, Key::id(&SHOWN, id), Subject::One(PRODUCTS, id), make).await?.ok_or_else(not_found)

@@ -1,6 +1,7 @@
 //! Full-text search over the products: the route. The index follows the database in `search/follow.rs`.
 //!
-//! The index finds and ranks; what is shown is read from the database, so an answer never shows a product that was removed or an old price.
+//! The index finds and ranks; what is shown is read from the database, so an answer never shows a product that was
+//! removed or an old price (a stranger's may, as long as a read replica may be behind).
 
 mod follow;
 
@@ -149,7 +150,7 @@ async fn search(State(app): State<App>, uri: Uri, Query(params): Query<SearchPar
     let hits = app.search.find(query).await?;
     let found = hits.hits.len();
     let ids: Vec<Uuid> = hits.hits.iter().map(|hit| hit.id).collect();
-    let products = sql::find_all(&mut *app.read().await?, &ids).await?;
+    let products = sql::find_all(&mut *app.read_tolerant().await?, &ids).await?;
     let mut by_id: HashMap<Uuid, Product> = products.into_iter().map(|product| (product.id, product)).collect();
     let data = hits.hits.into_iter().filter_map(|hit| {
         let product = by_id.remove(&hit.id)?;

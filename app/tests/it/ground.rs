@@ -159,9 +159,13 @@ pub(crate) fn server_url() -> String {
 
 /// Where the test server listens.
 pub(crate) fn server_address() -> SocketAddr {
-    let url = server_url();
+    address(&server_url())
+}
+
+/// The host of a URL of PostgreSQL.
+pub(crate) fn address(url: &str) -> SocketAddr {
     let authority = url.split("//").nth(1).unwrap().split('/').next().unwrap();
-    authority.rsplit('@').next().unwrap().parse().expect("TEST_POSTGRES_URL must name 127.0.0.1 and a port")
+    authority.rsplit('@').next().unwrap().parse().expect("the URL must name 127.0.0.1 and a port")
 }
 
 async fn on_server(text: &str) {

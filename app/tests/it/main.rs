@@ -1,7 +1,8 @@
 //! The service from outside: real sockets, real databases, the built binary. One module per resource, one binary for all.
 //!
 //! `TEST_POSTGRES_URL` names a PostgreSQL server on which databases may be created (`scripts/test` starts one); without it the
-//! tests of PostgreSQL fail and say so. `MAINSTAY_TEST_DATABASES=sqlite` leaves them out.
+//! tests of PostgreSQL fail and say so. `TEST_POSTGRES_REPLICA_URL` names a streaming replica of it; without it the tests of replicas fail and say so.
+//! `MAINSTAY_TEST_DATABASES=sqlite` leaves both out.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 /// The same tests on both databases: `async fn name(ground: Arc<Ground>)`.
@@ -49,6 +50,7 @@ mod mail;
 mod openapi;
 mod pages;
 mod products;
+mod replica;
 mod resilience;
 mod search;
 mod second_factor;

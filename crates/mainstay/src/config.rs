@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::store::REPLICAS_MAX;
 
 pub use reader::{Entry, Knob, Origin, Problems, Reader};
 pub use values::{ByteSize, Origins, Setting};
@@ -78,6 +80,8 @@ pub struct Settings {
     pub rate_limit_allowlist: Vec<IpNet>,
     pub body_limit: ByteSize,
     pub database_url: SecretString,
+    pub database_replica_urls: Vec<SecretString>,
+    pub replica_lag_max: Duration,
     pub db_pool_max: u32,
     pub db_pool_min: u32,
     pub db_idle_timeout: Duration,
@@ -130,6 +134,8 @@ impl Settings {
             rate_limit_allowlist: reader.read(Knob::new("RATE_LIMIT_ALLOWLIST", "Addresses and CIDRs without a limit").default("")),
             body_limit: reader.read(Knob::new("BODY_LIMIT", "Largest request body").default("1MB").sized(1, 1 << 30)),
             database_url: database_url(reader, &data_dir),
+            database_replica_urls: database_replica_urls(reader),
+            replica_lag_max: reader.read(Knob::new("REPLICA_LAG_MAX", "A replica that may show something older than this is left out").default("2s").within(seconds(1), seconds(300))),
             db_pool_max: reader.read(Knob::new("DB_POOL_MAX", "Most database connections of one instance").default("20").between(1, 10_000)),
             db_pool_min: reader.read(Knob::new("DB_POOL_MIN", "Database connections kept open").default("5").between(0, 10_000)),
             db_idle_timeout: reader.read(Knob::new("DB_IDLE_TIMEOUT", "Unused connections above the minimum are closed after this time").default("30s").within(seconds(1), seconds(86_400))),
@@ -171,6 +177,12 @@ impl Settings {
         {
             reader.problem("REDIS_PREFIX", "must be 1 to 64 letters, digits, `-`, `_`, `.` or `:`");
         }
+        if !self.database_replica_urls.is_empty() && self.database_url.expose_secret().starts_with("sqlite:") {
+            reader.problem(
+                "DATABASE_REPLICA_URL",
+                "stands beside an SQLite database, which has no replicas: set DATABASE_URL to a PostgreSQL, or leave it out",
+            );
+        }
         if let Err(reason) = crate::log::check_level(&self.log_level) {
             reader.problem("LOG_LEVEL", reason);
         }
@@ -184,7 +196,6 @@ impl Settings {
 
 /// `DATABASE_URL`, or the `DB_*` parts that others put together, or the embedded database.
 fn database_url(reader: &mut Reader, data_dir: &std::path::Path) -> SecretString {
-    use secrecy::ExposeSecret;
     let embedded = format!("sqlite:{}/mainstay.db", data_dir.display());
     let whole: Option<SecretString> = reader.read(
         Knob::new("DATABASE_URL", "`postgres://user:password@host:port/name` or `sqlite:path`")
@@ -216,9 +227,25 @@ fn database_url(reader: &mut Reader, data_dir: &std::path::Path) -> SecretString
     }
 }
 
+/// `DATABASE_REPLICA_URL`: one or several.
+fn database_replica_urls(reader: &mut Reader) -> Vec<SecretString> {
+    let listed: Option<SecretString> = reader.read(Knob::new(
+        "DATABASE_REPLICA_URL",
+        "Streaming replicas of the PostgreSQL of DATABASE_URL, with commas between their URLs: what strangers read of products comes from there",
+    ));
+    let urls: Vec<&str> = listed.iter().flat_map(|urls| urls.expose_secret().split(',')).map(str::trim).collect();
+    if urls.iter().any(|url| !url.starts_with("postgres://") && !url.starts_with("postgresql://")) {
+        reader.problem("DATABASE_REPLICA_URL", "must be URLs that begin with `postgres://`; a comma in a password is written `%2C`");
+    } else if urls.len() > REPLICAS_MAX {
+        reader.problem("DATABASE_REPLICA_URL", format!("has {} URLs; {REPLICAS_MAX} are allowed", urls.len()));
+    } else if (1..urls.len()).any(|end| urls[..end].contains(&urls[end])) {
+        reader.problem("DATABASE_REPLICA_URL", "names a replica twice");
+    }
+    urls.into_iter().map(SecretString::from).collect()
+}
+
 /// What signs access tokens. Production does not make something up: one of the two must be set.
 fn token_keys(reader: &mut Reader, production: bool) -> TokenKeys {
-    use secrecy::ExposeSecret;
     let secret: Option<SecretString> = reader.read(
         Knob::new("JWT_SECRET", "Secret that signs access tokens (HS256), at least 32 bytes; beside JWT_KEYS_DIR it only verifies")
             .default_says("made at first start in development; this or JWT_KEYS_DIR is required in production"),

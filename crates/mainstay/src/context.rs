@@ -92,6 +92,7 @@ struct Fields<'a> {
     accept: Option<&'a HeaderValue>,
     accept_encoding: Option<&'a HeaderValue>,
     origin: Option<&'a HeaderValue>,
+    credentials: bool,
     no_compression: bool,
 }
 
@@ -105,6 +106,10 @@ impl<'a> Fields<'a> {
                 "origin" => &mut fields.origin,
                 "x-request-id" => &mut fields.request_id,
                 "traceparent" => &mut fields.traceparent,
+                "authorization" => {
+                    fields.credentials = true;
+                    continue;
+                }
                 // Opts out of compression.
                 "x-no-compression" => {
                     fields.no_compression = true;
@@ -131,6 +136,8 @@ pub struct Context {
     pub route: Match,
     /// The form that errors take for this client.
     pub form: Form,
+    /// Does the request say who asks, truly or not? Only who does can have written anything.
+    pub credentials: bool,
     /// The origin of the page that asks, if one does.
     pub origin: Option<HeaderValue>,
     /// The codings that the client accepts and wants.
@@ -158,6 +165,7 @@ impl Context {
             client: client::address(peer.addr.ip(), headers, trusted),
             route: table.find(request.method(), request.uri().path()),
             form: Form::accepted(fields.accept),
+            credentials: fields.credentials,
             origin: fields.origin.cloned(),
             accept_encoding: fields.accept_encoding.filter(|_| !fields.no_compression).cloned(),
             fault: peer.fault,

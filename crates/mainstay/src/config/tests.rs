@@ -75,6 +75,29 @@ fn the_parts_of_a_database_url_are_put_together_and_escaped() {
 }
 
 #[test]
+fn replicas_are_listed_with_commas_and_need_a_primary_that_has_some() {
+    let primary = ("DATABASE_URL", "postgres://u:hunter2@h/d");
+    assert!(read(&[primary]).unwrap().database_replica_urls.is_empty());
+    let two = read(&[primary, ("DATABASE_REPLICA_URL", "postgres://u:hunter2@a/d, postgresql://u:hunter2@b/d")]).unwrap();
+    let urls: Vec<_> = two.database_replica_urls.iter().map(|url| url.expose_secret().to_owned()).collect();
+    assert_eq!(
+        (urls, two.replica_lag_max),
+        (vec!["postgres://u:hunter2@a/d".to_owned(), "postgresql://u:hunter2@b/d".to_owned()], Duration::from_secs(2))
+    );
+    let nine = (0..9).map(|number| format!("postgres://r{number}/d")).collect::<Vec<_>>().join(",");
+    for (wrong, words) in [
+        ("sqlite:hunter2.db", "must be URLs that begin"),
+        ("postgres://u:hunter2@a/d,", "must be URLs that begin"),
+        ("postgres://u:hunter2@a/d,postgres://u:hunter2@a/d", "names a replica twice"),
+        (nine.as_str(), "has 9 URLs"),
+    ] {
+        let told = problems(&[primary, ("DATABASE_REPLICA_URL", wrong)]);
+        assert!(told.contains(&format!("DATABASE_REPLICA_URL {words}")) && !told.contains("hunter2"), "{told}");
+    }
+    assert!(problems(&[("DATABASE_REPLICA_URL", "postgres://a/d")]).contains("SQLite database, which has no replicas"));
+}
+
+#[test]
 fn the_file_is_read_in_lower_case_and_the_environment_wins() {
     let mut reader = Reader::from_pairs([("PORT", "4000")]);
     reader.add_file("port = 5000\nrequest_timeout = \"5s\"\nallowed_origins = [\"https://a.example\", \"https://b.example\"]\ncolour = \"red\"");

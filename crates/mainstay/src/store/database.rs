@@ -2,12 +2,14 @@
 
 use super::Dialect;
 use super::error::Error;
-use super::limits::ConnectionLimits;
+use super::limits::{self, ConnectionLimits};
 use super::listen::Listener;
 use super::pool::{Limits, Opener, Pool};
 use super::query::query;
-use super::session::{Connection, Role, Session, Transaction};
+use super::replica::{self, Fallback, ReplicaStanding, Replicas};
+use super::session::{Connection, Role, Session};
 use super::settings::{Postgres, Settings, Target, create_sqlite_file};
+use super::transaction::Transaction;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -39,6 +41,7 @@ struct Shared {
     reader: Arc<Pool>,
     /// The same pool as `reader` on PostgreSQL.
     writer: Arc<Pool>,
+    replicas: Option<Replicas>,
     /// How a connection beside the pool is opened; none on SQLite.
     beside: Option<Box<Postgres>>,
     tending: AbortHandle,
@@ -76,10 +79,10 @@ impl Database {
             idle_timeout: settings.idle_timeout,
             acquire_timeout: settings.acquire_timeout,
         };
+        let pool_limits = || limits(settings.pool_max, settings.pool_min);
         let (dialect, reader, writer) = match target {
             Target::Postgres(_) => {
-                let limits = limits(settings.pool_max, settings.pool_min);
-                let pool = Arc::new(Pool::new("main", Opener::reading(target), limits)?);
+                let pool = Arc::new(Pool::new("main", Opener::reading(target), pool_limits())?);
                 (Dialect::Postgres, Arc::clone(&pool), pool)
             }
             Target::Sqlite(ref path) => {
@@ -93,13 +96,15 @@ impl Database {
             }
         };
         drop(reader.acquire(None).await?);
+        let replicas = Replicas::open(settings, pool_limits)?;
         let tending = tokio::spawn(tend(Arc::clone(&reader), Arc::clone(&writer))).abort_handle();
         let statement_timeout = settings.statement_timeout;
         let beside = match settings.target()? {
             Target::Postgres(options) => Some(options),
             Target::Sqlite(_) => None,
         };
-        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, beside, tending, news: Notify::new() })))
+        let news = Notify::new();
+        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, replicas, beside, tending, news })))
     }
 
     /// Which database this is.
@@ -115,6 +120,27 @@ impl Database {
     /// [`Error::AcquireTimeout`], [`Error::DeadlinePassed`], [`Error::Unavailable`].
     pub async fn acquire(&self, deadline: Option<Instant>) -> Result<Connection, Error> {
         Session::acquire(self, Role::Read, deadline).await.map(Connection)
+    }
+
+    /// As [`Database::acquire`], for a read that may show what was true a little earlier: at most [`Settings::replica_lag_max`] earlier, and the 1.5 s that
+    /// it takes to notice. It is a replica's if one is in use and has a connection within 100 ms, else the primary's. A statement that the replica cannot
+    /// answer is asked of the primary, and one that a replica leaves without an answer within a second.
+    ///
+    /// Two such reads in a row may come from two servers, and the second may show something older than the first.
+    ///
+    /// # Errors
+    /// Those of [`Database::acquire`].
+    pub async fn acquire_tolerant(&self, deadline: Option<Instant>) -> Result<Connection, Error> {
+        let Some(replicas) = &self.0.replicas else { return self.acquire(deadline).await };
+        let fallback = match replicas.pick() {
+            None => Fallback::NoneInUse,
+            Some(replica) => match Session::on_replica(self, replica, deadline).await {
+                Ok(session) => return Ok(Connection(session)),
+                Err(_) => Fallback::NoConnection,
+            },
+        };
+        replica::fell_back(fallback);
+        self.acquire(deadline).await
     }
 
     /// A connection for writes that are one statement each, without the two round trips of a transaction.
@@ -171,11 +197,29 @@ impl Database {
         }
     }
 
-    /// Sets the gauges `mainstay_db_pool_*`; call it when the metrics are read.
+    /// What is known of each replica, in the order of the setting.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaStanding> {
+        self.0.replicas.as_ref().map(Replicas::standings).unwrap_or_default()
+    }
+
+    /// What the server of each replica allows, by its address, for [`super::check_arithmetic`]. One that does not answer holds nobody up for longer than a
+    /// connection may take.
+    pub async fn replica_limits(&self) -> Vec<(String, Result<ConnectionLimits, Error>)> {
+        match &self.0.replicas {
+            Some(replicas) => replicas.limits().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Sets the metrics `mainstay_db_pool_*` and `mainstay_replica_*`; call it when the metrics are read.
     pub fn record_metrics(&self) {
         self.0.reader.record_metrics();
         if self.0.dialect == Dialect::Sqlite {
             self.0.writer.record_metrics();
+        }
+        if let Some(replicas) = &self.0.replicas {
+            replicas.record_metrics();
         }
     }
 
@@ -185,8 +229,14 @@ impl Database {
     pub async fn close(&self, drain: Duration) -> bool {
         let until = Instant::now() + drain;
         self.0.tending.abort();
-        let (reader, writer) = tokio::join!(self.0.reader.close(until), self.0.writer.close(until));
-        reader && writer
+        let replicas = async {
+            match &self.0.replicas {
+                Some(replicas) => replicas.close(until).await,
+                None => true,
+            }
+        };
+        let (reader, writer, replicas) = tokio::join!(self.0.reader.close(until), self.0.writer.close(until), replicas);
+        reader && writer && replicas
     }
 
     /// What the server allows, for [`super::check_arithmetic`]; `None` on SQLite, which has no such limit.
@@ -198,15 +248,7 @@ impl Database {
             return Ok(None);
         }
         let mut connection = self.acquire(None).await?;
-        let row = query(
-            "SELECT current_setting('max_connections')::bigint AS max_connections,
-                    current_setting('superuser_reserved_connections')::bigint
-                    + coalesce(current_setting('reserved_connections', true)::bigint, 0) AS reserved",
-        )
-        .fetch_one(&mut connection)
-        .await?;
-        let read = |column| row.get::<i64>(column).map(|number| u64::try_from(number).unwrap_or(0));
-        Ok(Some(ConnectionLimits { max_connections: read("max_connections")?, reserved: read("reserved")? }))
+        limits::read(&limits::question().fetch_one(&mut connection).await?).map(Some)
     }
 
     /// Waits until a commit of this process has something to tell ([`Session::tell_at_commit`]). For one listener: a call that comes while nobody listens is

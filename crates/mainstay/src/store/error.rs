@@ -137,6 +137,13 @@ pub(super) struct Failure {
     pub(super) interrupted: bool,
 }
 
+impl Failure {
+    /// The connection is of no use any more.
+    pub(super) fn lost(error: Error) -> Failure {
+        Failure { error, lost: true, interrupted: false }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure { error, lost: false, interrupted: false }
@@ -144,7 +151,7 @@ impl From<Error> for Failure {
 }
 
 fn lost(cause: Cause) -> Failure {
-    Failure { error: Error::Unavailable(cause), lost: true, interrupted: false }
+    Failure::lost(Error::Unavailable(cause))
 }
 
 impl From<sqlx::Error> for Failure {

@@ -32,27 +32,33 @@
 mod constraint;
 mod database;
 mod error;
+mod lag;
 mod limits;
 mod link;
 mod listen;
 mod migrate;
 mod pool;
 mod query;
+mod replica;
 mod row;
 mod session;
 mod settings;
+mod transaction;
 mod value;
+mod watch;
 
 pub use constraint::ConstraintKind;
 pub use database::{Database, Stats};
 pub use error::{Cause, Error};
-pub use limits::{Arithmetic, ConnectionLimits, check_arithmetic};
+pub use limits::{Arithmetic, ConnectionLimits, Server, check_arithmetic};
 pub use listen::Listener;
 pub use migrate::{Applied, MigrateError, Migration, MigrationState, MigrationStatus, Migrations, migrate, migration_status};
 pub use query::{Query, placeholders, query};
+pub use replica::{Out, REPLICAS_MAX, ReplicaStanding};
 pub use row::{Column, Row};
-pub use session::{Connection, Session, Transaction};
+pub use session::{Connection, Session};
 pub use settings::Settings;
+pub use transaction::Transaction;
 pub use value::{Bindable, Kind, Value};
 
 /// Which database answers.

@@ -10,7 +10,7 @@ use deadpool::managed::{self, Object, PoolError, QueueMode, RecycleError, Recycl
 use futures_util::future::join_all;
 use metrics::{counter, gauge};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -47,7 +47,7 @@ impl Opener {
         }
     }
 
-    async fn open(&self) -> Result<Link, sqlx::Error> {
+    pub(super) async fn open(&self) -> Result<Link, sqlx::Error> {
         match self {
             Opener::Postgres(postgres) => postgres.connect().await.map(Link::Postgres),
             Opener::Sqlite { path, writer } => Link::sqlite(path, *writer).await,
@@ -105,6 +105,8 @@ struct Live {
 
 /// What `deadpool` asks for connections.
 pub(super) struct Connector {
+    /// The pool's name.
+    name: &'static str,
     opener: Opener,
     connect_timeout: Duration,
     /// Made ahead of need and not yet handed out.
@@ -121,7 +123,7 @@ impl Connector {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable("the database did not answer a new connection in time")),
         };
-        let link = link.inspect_err(|_| counter!("mainstay_db_connect_failures_total").increment(1))?;
+        let link = link.inspect_err(|_| counter!("mainstay_db_connect_failures_total", "pool" => self.name).increment(1))?;
         counter!("mainstay_db_connections_opened_total").increment(1);
         self.live.count.fetch_add(1, Ordering::AcqRel);
         let live = Arc::clone(&self.live);
@@ -218,6 +220,8 @@ pub(super) struct Pool {
     name: &'static str,
     inner: managed::Pool<Connector>,
     limits: Limits,
+    /// Somebody left without a connection since the pool was last tended.
+    short: AtomicBool,
     acquired: metrics::Counter,
     timeouts: metrics::Counter,
     wait: metrics::Histogram,
@@ -231,6 +235,7 @@ impl Pool {
             Opener::Sqlite { .. } => SQLITE_BUSY_TIMEOUT.min(limits.acquire_timeout),
         };
         let connector = Connector {
+            name,
             opener,
             connect_timeout,
             warm: Mutex::new(Vec::new()),
@@ -248,6 +253,7 @@ impl Pool {
             name,
             inner,
             limits,
+            short: AtomicBool::new(false),
             acquired: counter!("mainstay_db_acquired_total", "pool" => name),
             timeouts: counter!("mainstay_db_acquire_timeouts_total", "pool" => name),
             wait: metrics::histogram!("mainstay_db_acquire_seconds", "pool" => name),
@@ -275,6 +281,7 @@ impl Pool {
             Ok(Err(_)) => Err(Error::unavailable("the pool gave no connection")),
             Err(_) => {
                 self.timeouts.increment(1);
+                self.short.store(true, Ordering::Relaxed);
                 self.wait.record(waited.as_secs_f64());
                 if end < own_end { Err(Error::DeadlinePassed) } else { Err(Error::AcquireTimeout { waited }) }
             }
@@ -312,17 +319,20 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle too long, then opens what is missing to the minimum.
+    /// Closes what has been idle too long, then opens what is missing to the minimum, and one more if somebody left without: whoever has less time than a
+    /// new connection takes would never get the pool to grow.
     pub(super) async fn tend(&self) {
         let size = self.stats().size;
-        let mut surplus = size.saturating_sub(self.limits.min);
+        let wanted = if self.short.swap(false, Ordering::Relaxed) { (size + 1).min(self.limits.max) } else { 0 };
+        let min = self.limits.min.max(wanted);
+        let mut surplus = size.saturating_sub(min);
         let idle = self.inner.retain(|pooled, _| {
             let stays = surplus == 0 || pooled.alive_at.elapsed() < self.limits.idle_timeout;
             surplus -= usize::from(!stays);
             stays
         });
         join_all(idle.removed.into_iter().map(|pooled| pooled.retire("idle"))).await;
-        while self.stats().size < self.limits.min && !self.inner.is_closed() {
+        while self.stats().size < min && !self.inner.is_closed() {
             let pooled = match self.inner.manager().connect().await {
                 Ok(pooled) => pooled,
                 Err(error) => {

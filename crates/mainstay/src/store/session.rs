@@ -1,15 +1,17 @@
 //! A connection in somebody's hands: what runs on it, by when, and what happens when it is let go in the middle.
 
 use super::database::Database;
-use super::error::{Cause, Error, Failure};
+use super::error::{Error, Failure};
 use super::link::{Got, Link};
-use super::pool::{Connector, Pooled};
+use super::pool::{Connector, Pool, Pooled};
 use super::query::Query;
+use super::replica::{self, Fallback, Replica};
 use super::{Dialect, value};
 use deadpool::managed::Object;
 use metrics::counter;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
@@ -17,10 +19,10 @@ use tokio::time::timeout_at;
 const SERVER_GRACE: Duration = Duration::from_millis(250);
 
 /// A rollback in the background may take this long, then the connection is closed, which rolls back as well.
-const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A statement of a migration may run this long: as long as it likes.
-const UNBOUNDED: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const UNBOUNDED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What of a statement's result is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub(super) enum Role {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// Every statement stands for itself.
     Single,
     /// Inside a transaction.
@@ -47,14 +49,14 @@ enum State {
     Failed,
 }
 
-enum Work<'a> {
+pub(super) enum Work<'a> {
     Query(&'a Query, Want),
     Script(&'a str),
 }
 
 /// Which limit ends a statement first.
 #[derive(Clone, Copy)]
-enum Limit {
+pub(super) enum Limit {
     Deadline,
     Statement,
 }
@@ -63,33 +65,65 @@ enum Limit {
 pub struct Session {
     /// `None` once the connection was lost or cut.
     object: Option<Object<Connector>>,
-    database: Database,
+    pub(super) database: Database,
     role: Role,
+    /// Whose connection it is; nothing for the primary's.
+    replica: Option<Arc<Replica>>,
     deadline: Option<Instant>,
-    state: State,
+    pub(super) state: State,
     /// Nothing has succeeded on this connection since it was acquired.
     fresh: bool,
     /// A statement was sent and its end not seen. Still set when dropped: the future was abandoned.
     running: bool,
-    unbounded: bool,
+    pub(super) unbounded: bool,
     /// Whoever waits for news in this process is woken when this commits.
-    news: bool,
+    pub(super) news: bool,
 }
 
 impl Session {
     pub(super) async fn acquire(database: &Database, role: Role, deadline: Option<Instant>) -> Result<Session, Error> {
         let object = database.pool(role).acquire(deadline).await?;
-        Ok(Session {
+        Ok(Session::on(object, database, role, deadline))
+    }
+
+    /// A connection of a replica, if it has one to give at once.
+    pub(super) async fn on_replica(database: &Database, replica: &Arc<Replica>, deadline: Option<Instant>) -> Result<Session, Error> {
+        let bound = Instant::now() + replica::ACQUIRE_MAX;
+        let object = replica.pool.acquire(Some(deadline.map_or(bound, |deadline| deadline.min(bound)))).await?;
+        let mut session = Session::on(object, database, Role::Read, deadline);
+        session.replica = Some(Arc::clone(replica));
+        Ok(session)
+    }
+
+    fn on(object: Object<Connector>, database: &Database, role: Role, deadline: Option<Instant>) -> Session {
+        Session {
             object: Some(object),
             database: database.clone(),
             role,
+            replica: None,
             deadline,
             state: State::Single,
             fresh: true,
             running: false,
             unbounded: false,
             news: false,
-        })
+        }
+    }
+
+    fn pool(&self) -> &Pool {
+        match &self.replica {
+            Some(replica) => &replica.pool,
+            None => self.database.pool(self.role),
+        }
+    }
+
+    /// Goes on with a connection that nobody has used for this session.
+    async fn acquire_anew(&mut self) -> Result<(), Error> {
+        // Before the wait: what was lent must be back when others wait for it.
+        self.object = None;
+        self.object = Some(self.pool().acquire(self.deadline).await?);
+        self.fresh = true;
+        Ok(())
     }
 
     /// Which database this is.
@@ -117,16 +151,26 @@ impl Session {
             return Err(Error::Misuse("this connection is for reading: write through `writer` or `begin`"));
         }
         value::check(&query.values)?;
-        let retry = self.fresh && self.state == State::Single && query.only_reads();
-        match self.attempt(Work::Query(query, want)).await {
-            Err(failure) if failure.lost && retry => {
-                // The server closed this connection while it lay in the pool. The pool checks the next one.
-                self.object = Some(self.database.pool(self.role).acquire(self.deadline).await?);
-                self.attempt(Work::Query(query, want)).await
+        let alone = self.state == State::Single && query.only_reads();
+        let mut retry = self.fresh && alone;
+        loop {
+            match self.attempt(Work::Query(query, want)).await {
+                Ok(got) => return Ok(got),
+                Err(failure) if alone && self.replica.is_some() && replica::primary_may(&failure.error) => {
+                    tracing::debug!(error = %failure.error, "a replica could not answer; the primary is asked");
+                    replica::fell_back(Fallback::Failed);
+                    self.replica = None;
+                    self.acquire_anew().await?;
+                    retry = true;
+                }
+                Err(failure) if failure.lost && retry => {
+                    // The server closed this connection while it lay in the pool. The pool checks the next one.
+                    self.acquire_anew().await?;
+                    retry = false;
+                }
+                Err(failure) => return Err(failure.error),
             }
-            other => other,
         }
-        .map_err(|failure| failure.error)
     }
 
     /// Any number of statements without values, for migrations.
@@ -139,7 +183,7 @@ impl Session {
         self.unbounded = true;
     }
 
-    async fn attempt(&mut self, work: Work<'_>) -> Result<Got, Failure> {
+    pub(super) async fn attempt(&mut self, work: Work<'_>) -> Result<Got, Failure> {
         if self.state == State::Failed {
             return Err(Error::Misuse("a statement of this transaction failed: only a rollback is left").into());
         }
@@ -147,7 +191,7 @@ impl Session {
         self.attempt_until(work, until, limit).await
     }
 
-    async fn attempt_until(&mut self, work: Work<'_>, until: Instant, limit: Limit) -> Result<Got, Failure> {
+    pub(super) async fn attempt_until(&mut self, work: Work<'_>, until: Instant, limit: Limit) -> Result<Got, Failure> {
         let Some(link) = self.object.as_mut().and_then(|object| object.link()) else {
             return Err(Error::unavailable("the connection was lost earlier").into());
         };
@@ -158,9 +202,25 @@ impl Session {
             _ => until + SERVER_GRACE,
         };
         self.running = true;
-        let result = match work {
-            Work::Query(query, want) => timeout_at(patience.into(), link.run(query, want)).await,
-            Work::Script(sql) => timeout_at(patience.into(), async { link.script(sql).await.map(|()| Got::default()) }).await,
+        let worked = async {
+            match work {
+                Work::Query(query, want) => link.run(query, want).await,
+                Work::Script(sql) => link.script(sql).await.map(|()| Got::default()),
+            }
+        };
+        let result = match &self.replica {
+            None => timeout_at(patience.into(), worked).await,
+            Some(replica) => {
+                // A replica that went silent is found out by its watcher, long before the statement's time is over.
+                let worked = async {
+                    tokio::select! {
+                        biased;
+                        result = worked => result,
+                        () = replica.gone() => Err(Failure::lost(Error::unavailable("the replica does not answer"))),
+                    }
+                };
+                timeout_at(patience.into(), worked).await
+            }
         };
         self.running = false;
         match result {
@@ -180,7 +240,7 @@ impl Session {
     }
 
     /// The end of the next statement, and what sets it.
-    fn limit(&self) -> Result<(Instant, Limit), Error> {
+    pub(super) fn limit(&self) -> Result<(Instant, Limit), Error> {
         let now = Instant::now();
         if self.unbounded {
             return Ok((now + UNBOUNDED, Limit::Statement));
@@ -203,7 +263,7 @@ impl Session {
             self.state = State::Failed;
         }
         if failure.lost {
-            self.database.pool(self.role).doubt();
+            self.pool().doubt();
             self.cut("lost");
         }
         failure
@@ -296,91 +356,5 @@ impl Deref for Connection {
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut Session {
         &mut self.0
-    }
-}
-
-/// A transaction. Dropping it without [`Transaction::commit`] rolls it back.
-///
-/// A statement that fails dooms it, on both databases (PostgreSQL knows no other way without savepoints): what is
-/// left is to drop it. For "insert unless it is there" write `ON CONFLICT DO NOTHING` and look at the count.
-#[must_use = "a transaction that is dropped is rolled back"]
-#[derive(Debug)]
-pub struct Transaction(Session);
-
-impl Deref for Transaction {
-    type Target = Session;
-    fn deref(&self) -> &Session {
-        &self.0
-    }
-}
-
-impl DerefMut for Transaction {
-    fn deref_mut(&mut self) -> &mut Session {
-        &mut self.0
-    }
-}
-
-impl Transaction {
-    pub(super) async fn begin(database: &Database, deadline: Option<Instant>) -> Result<Transaction, Error> {
-        // SQLite: a transaction that begins as a read and then wants to write fails at once instead of waiting.
-        let begin = database.dialect().sql("BEGIN", "BEGIN IMMEDIATE");
-        let mut session = Session::acquire(database, Role::Write, deadline).await?;
-        let mut result = session.attempt(Work::Script(begin)).await;
-        if result.as_ref().is_err_and(|failure| failure.lost) {
-            // Nothing was done on the connection that the server had closed; the pool checks the next one.
-            session = Session::acquire(database, Role::Write, deadline).await?;
-            result = session.attempt(Work::Script(begin)).await;
-        }
-        result.map_err(|failure| failure.error)?;
-        session.state = State::Open;
-        Ok(Transaction(session))
-    }
-
-    /// Makes everything stand.
-    ///
-    /// Once the commit is on its way the deadline cuts it no more, only the statement timeout does. When it fails
-    /// with [`Error::Unavailable`] or [`Error::StatementTimeout`], or when its future is dropped, nobody can know
-    /// whether the server did it.
-    ///
-    /// # Errors
-    /// [`Error::DeadlinePassed`] (nothing was committed), [`Error::Constraint`] of a deferred constraint,
-    /// [`Error::Conflict`], [`Error::Unavailable`], and [`Error::Misuse`] when a statement had failed before.
-    pub async fn commit(mut self) -> Result<(), Error> {
-        if self.0.state == State::Failed {
-            return Err(Error::Misuse("a statement of this transaction failed, so it was rolled back"));
-        }
-        self.0.limit()?;
-        let until = Instant::now() + if self.0.unbounded { UNBOUNDED } else { self.0.database.statement_timeout() };
-        match self.0.attempt_until(Work::Script("COMMIT"), until, Limit::Statement).await {
-            Ok(_) => {
-                self.0.state = State::Single;
-                if self.0.news {
-                    self.0.database.tell();
-                }
-                Ok(())
-            }
-            Err(failure) => Err(failure.error),
-        }
-    }
-
-    /// Undoes everything and waits until that is done.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the connection broke, which undoes everything as well.
-    pub async fn rollback(mut self) -> Result<(), Error> {
-        let until = Instant::now() + ROLLBACK_TIMEOUT;
-        let result = self.0.attempt_until(Work::Script("ROLLBACK"), until, Limit::Statement).await;
-        match result {
-            Ok(_) => {
-                self.0.state = State::Single;
-                Ok(())
-            }
-            // SQLite rolls back by itself when it interrupts a write.
-            Err(Failure { error: Error::Other(Cause { message, .. }), .. }) if message.contains("no transaction is active") => {
-                self.0.state = State::Single;
-                Ok(())
-            }
-            Err(failure) => Err(failure.error),
-        }
     }
 }

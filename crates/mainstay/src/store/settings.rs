@@ -43,6 +43,10 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// What `pg_stat_activity` shows for our connections, `mainstay`.
     pub application_name: String,
+    /// URLs of streaming replicas of the PostgreSQL at `url`, each with a pool like the main one; none. At most [`super::REPLICAS_MAX`].
+    pub replicas: Vec<SecretString>,
+    /// A replica that may show something older than this is not read from, 2 s.
+    pub replica_lag_max: Duration,
 }
 
 impl Settings {
@@ -57,6 +61,8 @@ impl Settings {
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
             application_name: "mainstay".to_owned(),
+            replicas: Vec::new(),
+            replica_lag_max: Duration::from_secs(2),
         }
     }
 
@@ -73,6 +79,18 @@ impl Settings {
             return sqlite_path(rest.strip_prefix("//").unwrap_or(rest)).map(Target::Sqlite);
         }
         Err(Error::Configuration("the database URL must begin with postgres:// or sqlite:".to_owned()))
+    }
+
+    /// Reads the URL of a replica.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`], in words that do not repeat the URL.
+    pub(super) fn replica(&self, url: &SecretString) -> Result<Postgres, Error> {
+        let url = url.expose_secret();
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(Error::Configuration("the URL of a replica must begin with postgres://".to_owned()));
+        }
+        self.postgres(url)
     }
 
     fn postgres(&self, url: &str) -> Result<Postgres, Error> {
@@ -104,6 +122,11 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
+    /// Host and port, for people.
+    pub(super) fn address(&self) -> String {
+        format!("{}:{}", self.plain.get_host(), self.plain.get_port())
+    }
+
     /// For a connection on which nothing runs that would have to be watched.
     pub(super) fn plain(&self) -> PgConnectOptions {
         self.plain.clone()
