@@ -330,7 +330,7 @@ async fn strangers_are_served_while_the_primary_is_gone(ground: Arc<Ground>) {
     let _replica = Replica::hold().await;
     let proxy = FaultProxy::start(server_address()).await.unwrap();
     let primary = ground.url.replacen(&server_address().to_string(), &proxy.address().to_string(), 1);
-    let settings = [("DATABASE_URL", primary.as_str()), ("DATABASE_REPLICA_URL", &on_replica(&ground, None)), ("DB_ACQUIRE_TIMEOUT", "1s")];
+    let settings = [("DATABASE_URL", primary.as_str()), ("DATABASE_REPLICA_URL", &on_replica(&ground, None)), ("DB_ACQUIRE_TIMEOUT", "1s"), ("CACHE_SIZE", "0")];
     let service = ground.start(&settings).await;
     let editor = service.account(Role::Editor).await.client;
     let path = product(&service, &editor, "Still there").await;
@@ -365,7 +365,7 @@ async fn what_is_no_replica_of_this_database_is_never_read_from(ground: Arc<Grou
 async fn a_replica_that_is_down_keeps_nobody_from_starting(ground: Arc<Ground>) {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("postgres://u:hunter2@{nobody}/shop");
-    let server = Server::start(&ground.pairs(&[("DATABASE_REPLICA_URL", &url)]));
+    let server = Server::start(&ground.pairs(&[("DATABASE_REPLICA_URL", &url), ("CACHE_SIZE", "0")]));
     server.client().get("/api/products").await.expect(200);
     let management = Client::new(server.management);
     let health = management.get("/health").await.expect(200).json();
