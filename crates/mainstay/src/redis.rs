@@ -76,8 +76,8 @@ struct Inner {
 }
 
 enum Server {
-    Single(Client),
-    Cluster(ClusterClient),
+    Single(Box<Client>),
+    Cluster(Box<ClusterClient>),
 }
 
 /// A connection that all requests share; the number tells it from the one before.
@@ -109,10 +109,10 @@ fn server(url: &SecretString, wait: Duration) -> Result<Server, &'static str> {
     }
     // The library's own words may hold the password.
     match nodes.as_slice() {
-        [one] => Client::open(*one).map(Server::Single).map_err(|_| FORM),
+        [one] => Client::open(*one).map(Box::new).map(Server::Single).map_err(|_| FORM),
         _ => {
             let builder = ClusterClientBuilder::new(nodes).connection_timeout(CONNECT_TIMEOUT).response_timeout(wait).retries(2).max_retry_wait(20);
-            builder.build().map(Server::Cluster).map_err(|_| FORM)
+            builder.build().map(Box::new).map(Server::Cluster).map_err(|_| FORM)
         }
     }
 }
@@ -222,7 +222,7 @@ impl Inner {
             }
             Ok(Err(error)) if !leaves(&error) => Ok(Err(error)),
             Ok(Err(error)) => {
-                self.leave(link.number, &error.category().to_owned());
+                self.leave(link.number, error.category());
                 Err(Away)
             }
             Err(_) => {
