@@ -1,16 +1,19 @@
 //! Read replicas, with a real one beside the test server: who reads from it, when it is left out, and that nobody waits for it.
 
+mod held;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::auth::Role;
-use mainstay::store::{self, Connection, Database, Out, query};
+use mainstay::store::{self, Database, Out, query};
 use mainstay::testing::{Fault, FaultProxy};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use self::held::{Replica, on_replica, replica_url};
 use crate::client::Client;
 use crate::ground::{Ground, Service, address, server_address, server_url, within};
 use crate::process::{Server, run};
@@ -21,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const NOTICE: Duration = Duration::from_millis(1_500);
 /// What an answer may take beside that on a busy machine.
 const BUSY: Duration = Duration::from_secs(1);
-/// Names the lock of [`Replica`] on the test server.
-const LOCK: i64 = 7_351_992;
 
 on_postgres! {
     strangers_read_from_the_replica_and_whoever_signs_in_from_the_primary
@@ -37,64 +38,6 @@ on_postgres! {
     what_is_no_replica_of_this_database_is_never_read_from
     a_replica_that_is_down_keeps_nobody_from_starting
     each_server_has_to_have_room
-}
-
-fn replica_url() -> String {
-    let url = std::env::var("TEST_POSTGRES_REPLICA_URL").expect(
-        "TEST_POSTGRES_REPLICA_URL is not set: name a streaming replica of the server of TEST_POSTGRES_URL, as scripts/test does, or set \
-         MAINSTAY_TEST_DATABASES=sqlite to leave PostgreSQL out",
-    );
-    url.split('?').next().unwrap().to_owned()
-}
-
-/// The replica, held by one test at a time: what is paused is paused for all.
-struct Replica {
-    server: Database,
-    _lock: Connection,
-}
-
-impl Replica {
-    async fn hold() -> Replica {
-        let open = async |url: String| {
-            let mut settings = store::Settings::new(url);
-            settings.pool_max = 1;
-            settings.pool_min = 0;
-            settings.statement_timeout = Duration::from_secs(600);
-            Database::open(&settings).await.unwrap()
-        };
-        // First: its failure is the clearest.
-        let server = open(replica_url()).await;
-        let mut lock = open(server_url()).await.acquire(None).await.unwrap();
-        query("SELECT 1 AS one FROM pg_advisory_lock($1)").bind(LOCK).fetch_one(&mut lock).await.unwrap();
-        let replica = Replica { server, _lock: lock };
-        // A test that failed may have left it paused.
-        replica.resume().await;
-        replica
-    }
-
-    async fn ask(&self, text: &'static str) -> i64 {
-        query(text).fetch_one(&mut self.server.acquire(None).await.unwrap()).await.unwrap().get("n").unwrap()
-    }
-
-    /// From now on it shows what it shows.
-    async fn pause(&self) {
-        self.ask("SELECT 1::bigint AS n FROM pg_wal_replay_pause()").await;
-        let paused = "SELECT count(*) AS n WHERE pg_get_wal_replay_pause_state() = 'paused'";
-        within(PATIENCE, "replay is paused", || async { self.ask(paused).await == 1 }).await;
-    }
-
-    async fn resume(&self) {
-        self.ask("SELECT 1::bigint AS n FROM pg_wal_replay_resume()").await;
-    }
-}
-
-/// The ground's database on the replica, by way of this address.
-fn on_replica(ground: &Ground, through: Option<&FaultProxy>) -> String {
-    let url = format!("{}/{}", replica_url().rsplit_once('/').unwrap().0, ground.name());
-    match through {
-        Some(proxy) => url.replacen(&address(&url).to_string(), &proxy.address().to_string(), 1),
-        None => url,
-    }
 }
 
 async fn start(ground: &Ground, urls: &str, lag_max: &str) -> Service {
@@ -249,7 +192,8 @@ async fn broken(ground: Arc<Ground>, fault: Fault) {
     proxy.set(fault);
     within(PATIENCE, "it is left out", || async { out(&service) == [Some(Out::Silent)] }).await;
     let before = reads(&service);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Longer than anybody may wait: whoever still waits for it then is found out below.
+    tokio::time::sleep(NOTICE + BUSY).await;
     assert_eq!(reads(&service), before, "nobody tries it meanwhile");
 
     proxy.set(Fault::Ok);
@@ -300,14 +244,18 @@ async fn a_replica_far_away_gets_its_connections_all_the_same(ground: Arc<Ground
         ground.start(&[("DATABASE_REPLICA_URL", url.as_str()), ("REPLICA_LAG_MAX", "60s"), ("DB_POOL_MIN", "0"), ("CACHE_SIZE", "0")]).await;
     in_use(&service).await;
     let stranger = service.stranger();
-    let size = || service.app.database.replicas()[0].pool.size;
+    let pool = || service.app.database.replicas()[0].pool;
+    // The start has made one, to ask what the server allows.
+    let held = service.app.database.acquire_tolerant(None).await.unwrap();
+    assert_eq!((pool().size, pool().in_use), (1, 1));
     within(PATIENCE, "a connection is made for the next reader", || async {
         stranger.get("/api/products").await.expect(200);
-        size() > 0
+        pool().size > 1
     })
     .await;
+    drop(held);
     stranger.get("/api/products").await.expect(200);
-    assert_eq!(size(), 1, "it was enough for the next reader");
+    assert_eq!(pool().size, 2, "it was enough for the next reader");
 }
 
 async fn what_a_replica_lacks_is_asked_of_the_primary(ground: Arc<Ground>) {
