@@ -89,6 +89,19 @@ pub enum Address {
     Asked,
 }
 
+/// Where things are kept.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// What lasts.
+    pub database: Database,
+    /// What instances count together.
+    pub redis: Option<Redis>,
+    /// Answers of hot reads.
+    pub cache: Cache,
+    /// The index.
+    pub search: Search,
+}
+
 /// What handlers share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -134,16 +147,8 @@ impl App {
     ///
     /// # Panics
     /// Outside of a Tokio runtime: it begins to listen to other instances.
-    pub fn new(
-        settings: Arc<Settings>,
-        database: Database,
-        redis: Option<Redis>,
-        cache: Cache,
-        search: Search,
-        keys: Keys,
-        sealer: Option<Sealer>,
-        clock: Clock,
-    ) -> Result<Self> {
+    pub fn new(settings: Arc<Settings>, stores: Stores, keys: Keys, sealer: Option<Sealer>, clock: Clock) -> Result<Self> {
+        let Stores { database, redis, cache, search } = stores;
         let stack = &settings.stack;
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let together = redis.clone().map(|redis| Together::new(redis, stack.instances));

@@ -19,7 +19,7 @@ use mainstay::store::{self, ConnectionLimits, Database, Dialect, Server};
 use secrecy::SecretString;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::App;
+use crate::app::{App, Stores};
 use crate::first_start::{self, MadeUpAdmin};
 use crate::management;
 use crate::products;
@@ -149,7 +149,13 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     let cache = Cache::new(settings.stack.cache_size.0, kept);
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone(), cache.clone()).await?;
     let redis = open_redis(&settings).await?;
-    let app = App::new(settings.clone(), database.clone(), redis, cache, search, keys, first_start::sealer(&settings)?, clock.clone())?;
+    let app = App::new(
+        settings.clone(),
+        Stores { database: database.clone(), redis, cache, search },
+        keys,
+        first_start::sealer(&settings)?,
+        clock.clone(),
+    )?;
     first_start::check_second_factors(&app).await?;
     let mut sample = 0;
     if settings.sample && !products::sql::any_ever(&mut *database.acquire(None).await?).await? {

@@ -278,7 +278,8 @@ async fn strangers_are_served_while_the_primary_is_gone(ground: Arc<Ground>) {
     let _replica = Replica::hold().await;
     let proxy = FaultProxy::start(server_address()).await.unwrap();
     let primary = ground.url.replacen(&server_address().to_string(), &proxy.address().to_string(), 1);
-    let settings = [("DATABASE_URL", primary.as_str()), ("DATABASE_REPLICA_URL", &on_replica(&ground, None)), ("DB_ACQUIRE_TIMEOUT", "1s"), ("CACHE_SIZE", "0")];
+    let settings =
+        [("DATABASE_URL", primary.as_str()), ("DATABASE_REPLICA_URL", &on_replica(&ground, None)), ("DB_ACQUIRE_TIMEOUT", "1s"), ("CACHE_SIZE", "0")];
     let service = ground.start(&settings).await;
     let editor = service.account(Role::Editor).await.client;
     let path = product(&service, &editor, "Still there").await;
