@@ -180,9 +180,9 @@ async fn reset_password(State(app): State<App>, device: Device, Json(input): Jso
         Ok::<_, Error>(user)
     };
     let user = app.writes.finish(write).await?;
-    // Whoever reads the mailbox is the owner: guessing elsewhere does not keep him out.
+    // Whoever reads the mailbox is the owner: guessing elsewhere does not keep him out, and where a thief was known he is no more.
     if let Ok(email) = Email::parse(&user.email) {
-        app.throttle.vouch(AccountKey::of(email.folded()), address.into(), Instant::now());
+        app.throttle.vouch_alone(AccountKey::of(email.folded()), address.into(), Instant::now());
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,6 +1,7 @@
 //! Several instances behind one Redis: limits hold as if there were one, and hold in parts while Redis is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::auth::Role;
@@ -15,6 +16,7 @@ mod only {
     on_postgres! {
         of_many_requests_to_three_instances_exactly_the_quota_passes_whatever_address_they_claim
         a_signed_in_request_costs_one_round_trip_and_its_account_is_counted_everywhere
+        a_session_that_has_ended_spends_nothing_of_its_account
         letters_to_one_mailbox_are_counted_everywhere
         a_body_that_is_refused_unread_is_counted_too
         without_redis_nothing_fails_and_limits_hold_in_parts
@@ -80,8 +82,9 @@ async fn a_signed_in_request_costs_one_round_trip_and_its_account_is_counted_eve
         assert!(answer.header("ratelimit").unwrap().starts_with("\"address\";r="), "{answer:?}");
     }
     let questions = asked() - before;
-    // The first on this server sends the script itself, once more.
-    assert!((20..=22).contains(&questions), "{questions} questions for 20 requests");
+    // The first on each instance asks once more when it knows whose session it is; a script that is new there is sent once more, and what the sign-in left to
+    // be told may come meanwhile. Two questions for each would be 40.
+    assert!((20..=30).contains(&questions), "{questions} questions for 20 requests");
     for client in &clients {
         let refused = client.get("/api/users/me").await.expect(429);
         assert!(refused.header("ratelimit").unwrap().starts_with("\"account\";r=0;t="), "{refused:?}");
@@ -89,6 +92,20 @@ async fn a_signed_in_request_costs_one_round_trip_and_its_account_is_counted_eve
     // Strangers at the same address, and other accounts, are not refused for it.
     services[0].stranger().get("/api/products").await.expect(200);
     services[0].account(Role::User).await.client.get("/api/users/me").await.expect(200);
+}
+
+async fn a_session_that_has_ended_spends_nothing_of_its_account(ground: Arc<Ground>) {
+    let services = instances(&ground, 2, &redis_url(), &[("RATE_LIMIT_ACCOUNT_MAX", "20")]).await;
+    let account = services[0].account(Role::User).await;
+    let other = services[0].signed_in(account.id).await;
+    other.client.post("/api/auth/logout", &json!({"refresh_token": other.refresh_token})).await.expect(204);
+    for service in &services {
+        let thief = service.stranger().with_token(other.client.token());
+        for _ in 0..25 {
+            thief.get("/api/users/me").await.expect(401);
+        }
+    }
+    account.client.get("/api/users/me").await.expect(200);
 }
 
 async fn letters_to_one_mailbox_are_counted_everywhere(ground: Arc<Ground>) {
@@ -114,12 +131,15 @@ async fn a_body_that_is_refused_unread_is_counted_too(ground: Arc<Ground>) {
     for _ in 0..5 {
         stranger.ask("POST", "/api/auth/login", &[("content-type", "application/json")], b"more than ten bytes").await.expect(413);
     }
-    // They are counted behind the answer's back.
-    within(RECOVERY, "they are counted", || async { services[0].app.redis.as_ref().unwrap().counts().asked >= 5 }).await;
-    let answer = stranger.get("/api/nowhere").await;
-    let standing = answer.header("ratelimit").unwrap().to_owned();
-    let remaining: u32 = standing.split_once("r=").unwrap().1.split(';').next().unwrap().parse().unwrap();
-    assert!(remaining <= 5, "{standing}");
+    // They are counted behind the answer's back, so that fewer others pass than the quota has.
+    let passed = AtomicU32::new(0);
+    within(RECOVERY, "the quota is used up", || async {
+        let status = stranger.get("/api/nowhere").await.status;
+        passed.fetch_add(u32::from(status == 404), Ordering::Relaxed);
+        status == 429
+    })
+    .await;
+    assert!(passed.load(Ordering::Relaxed) < 10, "{passed:?}");
 }
 
 async fn without_redis_nothing_fails_and_limits_hold_in_parts(ground: Arc<Ground>) {
@@ -147,7 +167,8 @@ async fn without_redis_nothing_fails_and_limits_hold_in_parts(ground: Arc<Ground
             assert_eq!(health(stranger).await, "degraded", "{fault:?}");
             stranger.get("/api/nowhere").await.expect(429);
         }
-        assert!(longest < Duration::from_millis(250), "{fault:?}: {longest:?}");
+        // 100 ms, and what a busy machine takes to wake somebody; the drill of `redis-loss` looks closer.
+        assert!(longest < Duration::from_secs(1), "{fault:?}: {longest:?}");
         proxy.set(Fault::Ok);
         for stranger in &strangers {
             within(RECOVERY, "it is whole again", || async { health(stranger).await == "ok" }).await;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,7 @@ pub struct Context {
     account: OnceLock<Uuid>,
     /// What all instances decided about the account of the token, before it was needed.
     counted: OnceLock<(Uuid, Decision)>,
+    redis_was_late: AtomicBool,
 }
 
 impl Context {
@@ -174,6 +175,7 @@ impl Context {
             budget_ns: AtomicU64::new(0),
             account: OnceLock::new(),
             counted: OnceLock::new(),
+            redis_was_late: AtomicBool::new(false),
         }
     }
 
@@ -206,6 +208,16 @@ impl Context {
     /// Notes that this request was counted for an account.
     pub(crate) fn set_counted(&self, account: Uuid, decision: Decision) {
         let _ = self.counted.set((account, decision));
+    }
+
+    /// Has this request waited in vain for Redis already? Once is enough.
+    pub(crate) fn redis_was_late(&self) -> bool {
+        self.redis_was_late.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it has.
+    pub(crate) fn set_redis_was_late(&self) {
+        self.redis_was_late.store(true, Ordering::Relaxed);
     }
 
     /// Notes who is asking.

@@ -92,7 +92,7 @@ impl Error {
     /// `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, 10.2.3), so that a client that waits as told is not refused again.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
-        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
         let value = HeaderValue::try_from(seconds.to_string()).unwrap_or(HeaderValue::from_static("1"));
         self.with_header(header::RETRY_AFTER, value)
     }

@@ -1,7 +1,7 @@
 //! What instances share without a database: a Redis, a Valkey or a Redis Cluster, and the life without it.
 //!
 //! Nobody waits for it longer than the time that it was given ([`Redis::open`]): a request whose answer does not come goes on without. When the connection
-//! breaks, when the server says that it cannot serve, or after three answers in a row that were late, nobody asks anymore, and a keeper in the background
+//! breaks, when the server refuses, or after three answers in a row that were late, nobody asks anymore, and a keeper in the background
 //! connects anew. It believes a server that answers three times in time, so one that is merely slow does not come back for one good moment.
 
 mod script;
@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::context;
+
 pub use script::Script;
 
 /// Late answers in a row before nobody asks anymore: one may be chance, and each costs somebody the whole wait.
@@ -32,6 +34,9 @@ const PROOF_PAUSE: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Before the next attempt to connect, at first and at most: a server that is back is found within a second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// A connection that lasted this long was a good one.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// It does not answer, or not in time. Whoever asked goes on without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,23 +183,46 @@ impl Redis {
         metrics::counter!("mainstay_redis_outages_total").absolute(outages);
     }
 
-    /// Runs a script on the server. All its keys lie on one node ([`Redis::is_cluster`]).
+    /// Runs a script on the server. All its keys lie on one node ([`Redis::is_cluster`]). Of one request only the first late answer is waited for.
     ///
     /// # Errors
     /// [`Away`].
     pub async fn run<T: FromRedisValue, A: ToRedisArgs>(&self, script: &Script, keys: &[&str], arguments: &[A]) -> Result<T, Away> {
-        let by_hash = script.by_hash(keys, arguments);
-        let answer = match self.0.ask(&by_hash).await? {
-            Ok(value) => Ok(value),
-            // A server that was started anew knows no script yet.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => self.0.ask(&script.by_text(keys, arguments)).await?,
-            Err(error) => Err(error),
+        let request = context::current();
+        let link = self.0.link().filter(|_| request.as_ref().is_none_or(|request| !request.redis_was_late()));
+        let Some(mut link) = link else {
+            self.0.spared.fetch_add(1, Ordering::Relaxed);
+            return Err(Away);
         };
-        let read = answer.and_then(|value| Ok(T::from_redis_value(value)?));
-        read.map_err(|error| {
-            tracing::error!(kind = ?error.kind(), code = error.code(), "Redis refuses a script of ours");
-            Away
-        })
+        let asking = async {
+            match self.0.ask(&mut link, &script.by_hash(keys, arguments)).await {
+                // A server that was started anew knows no script yet.
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.0.ask(&mut link, &script.by_text(keys, arguments)).await
+                }
+                answer => answer,
+            }
+        };
+        match timeout(self.0.wait, asking).await {
+            Ok(Ok(value)) => {
+                // Read first: a counter that nobody writes to stays in every core's cache.
+                if self.0.late_in_a_row.load(Ordering::Relaxed) != 0 {
+                    self.0.late_in_a_row.store(0, Ordering::Relaxed);
+                }
+                T::from_redis_value(value).map_err(|_| Away)
+            }
+            Ok(Err(error)) => {
+                self.0.leave(link.number, &words(&error));
+                Err(Away)
+            }
+            Err(_) => {
+                if let Some(request) = request {
+                    request.set_redis_was_late();
+                }
+                self.0.note_late(link.number);
+                Err(Away)
+            }
+        }
     }
 }
 
@@ -203,35 +231,19 @@ impl Inner {
         self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One question. The inner error is the server's own answer, after which it is still asked.
-    async fn ask(&self, command: &Cmd) -> Result<Result<Value, RedisError>, Away> {
-        let Some(mut link) = self.link() else {
-            self.spared.fetch_add(1, Ordering::Relaxed);
-            return Err(Away);
-        };
+    /// One question.
+    async fn ask(&self, link: &mut Link, command: &Cmd) -> Result<Value, RedisError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         // The library gives a refusal of the server as a value.
-        let answer = async { link.connection.req_packed_command(command).await?.extract_error() };
-        match timeout(self.wait, answer).await {
-            Ok(Ok(value)) => {
-                // Read first: a counter that nobody writes to stays in every core's cache.
-                if self.late_in_a_row.load(Ordering::Relaxed) != 0 {
-                    self.late_in_a_row.store(0, Ordering::Relaxed);
-                }
-                Ok(Ok(value))
-            }
-            Ok(Err(error)) if !leaves(&error) => Ok(Err(error)),
-            Ok(Err(error)) => {
-                self.leave(link.number, error.category());
-                Err(Away)
-            }
-            Err(_) => {
-                self.late.fetch_add(1, Ordering::Relaxed);
-                if self.late_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= LATE_MAX {
-                    self.leave(link.number, "answers come late");
-                }
-                Err(Away)
-            }
+        link.connection.req_packed_command(command).await?.extract_error()
+    }
+
+    fn note_late(&self, number: u64) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+        // What was asked over a connection before says nothing of this one.
+        let current = self.link().is_some_and(|link| link.number == number);
+        if current && self.late_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= LATE_MAX {
+            self.leave(number, "answers come late");
         }
     }
 
@@ -258,11 +270,13 @@ impl Inner {
                 Server::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
             }
         };
-        let words = |error: RedisError| error.category().to_owned();
-        let mut connection = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| "no connection in a second")?.map_err(words)?;
+        let mut connection = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| "no connection in a second")?.map_err(|error| words(&error))?;
+        // What is asked for later, a script that writes: a server that is full, or a replica, answers a PING as well as any.
+        let mut proof = redis::cmd("EVAL");
+        proof.arg("return redis.call('SET', KEYS[1], '1', 'PX', 1000)").arg(1).arg(format!("{}:proof", self.prefix));
         for _ in 0..PROOFS {
-            let answer = timeout(self.wait, connection.req_packed_command(&redis::cmd("PING"))).await.map_err(|_| "answers come late")?;
-            answer.and_then(Value::extract_error).map_err(words)?;
+            let answer = timeout(self.wait, connection.req_packed_command(&proof)).await.map_err(|_| "answers come late")?;
+            answer.and_then(Value::extract_error).map_err(|error| words(&error))?;
             tokio::time::sleep(PROOF_PAUSE).await;
         }
         self.late_in_a_row.store(0, Ordering::Relaxed);
@@ -271,25 +285,18 @@ impl Inner {
     }
 }
 
-/// Does this error end the asking? What is wrong with one question does not; a server that is gone, loading, full or no longer the master does.
-fn leaves(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::ReadOnly
-                | ServerErrorKind::TryAgain
-        ),
-        ErrorKind::Extension => matches!(error.code(), Some("OOM" | "NOAUTH" | "NOPERM" | "WRONGPASS" | "MISCONF")),
-        _ => true,
+/// What an error is, without anything that somebody typed.
+fn words(error: &RedisError) -> String {
+    match error.code() {
+        Some("MOVED" | "CROSSSLOT") => "this is a node of a cluster: name several of its nodes in the address".to_owned(),
+        Some(code) => format!("{} ({code})", error.category()),
+        None => error.category().to_owned(),
     }
 }
 
 /// Connects anew whenever nobody asks, as long as somebody might.
 async fn keep(inner: Weak<Inner>) {
-    let (mut number, mut pause) = (1, PAUSE.0);
+    let (mut number, mut pause, mut came) = (1, PAUSE.0, Instant::now());
     loop {
         let Some(redis) = inner.upgrade() else { return };
         if redis.link().is_some() {
@@ -297,11 +304,17 @@ async fn keep(inner: Weak<Inner>) {
             let _ = timeout(Duration::from_secs(10), redis.left.notified()).await;
             continue;
         }
-        number += 1;
-        let begun = Instant::now();
-        if redis.come(number).await.is_ok() {
-            tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "Redis answers again: all instances count together");
+        // One that comes and goes is not asked for more often than one that stays away.
+        if came.elapsed() > STEADY {
             pause = PAUSE.0;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+        number += 1;
+        if redis.come(number).await.is_ok() {
+            tracing::info!("Redis answers again: all instances count together");
+            came = Instant::now();
+            pause = (pause * 2).min(PAUSE.1);
             continue;
         }
         drop(redis);

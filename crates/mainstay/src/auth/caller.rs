@@ -143,13 +143,15 @@ impl Auth {
         metrics::gauge!("mainstay_standing_heard").set(f64::from(u8::from(self.hearing() != Hearing::Lost)));
     }
 
-    /// The account that a request's credential names, if it can be verified without asking anybody. Whether it may do anything is not known yet.
+    /// The account that a request's credential names, if it can be verified without asking anybody, and this instance remembers that it may be used: nobody
+    /// spends an account's quota with a session or a key that has ended.
     pub(crate) fn account_of(&self, headers: &HeaderMap) -> Option<Uuid> {
-        let text = bearer(headers).ok()?;
-        match self.0.accounts.key_kind().and_then(|kind| kind.parse(text)) {
-            Some(key) => self.0.keys.get(&key.stored()).map(|known| known.account),
-            None => self.0.tokens.verify(text, self.0.clock.now()).ok().map(|claims| claims.subject),
-        }
+        let (text, now) = (bearer(headers).ok()?, self.0.clock.now());
+        let (account, id) = match self.0.accounts.key_kind().and_then(|kind| kind.parse(text)) {
+            Some(key) => self.0.keys.get(&key.stored()).filter(|known| known.expires_at > now).map(|known| (known.account, known.id))?,
+            None => self.0.tokens.verify(text, now).ok().map(|claims| (claims.subject, claims.session))?,
+        };
+        self.0.standings.get(account, id, Instant::now()).flatten().map(|_| account)
     }
 
     /// What an account may ask for.

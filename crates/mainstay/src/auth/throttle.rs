@@ -183,7 +183,12 @@ impl Throttle {
             && let Ok(admitted) = together.admit(account, client).await
         {
             let admitted = admitted.map_err(|retry_after| Refusal { retry_after })?;
-            let made = self.state().note(account, client, self.since(now));
+            let mut state = self.state();
+            if admitted.known {
+                state.vouch(account, client, self.since(now));
+            }
+            let made = state.note(account, client, self.since(now));
+            drop(state);
             return Ok(Pass { throttle: self.clone(), made, admitted: Some(admitted) });
         }
         self.admit_here(account, client, now)
@@ -206,11 +211,15 @@ impl Throttle {
         }
     }
 
-    /// The account is known nowhere any more: its password was changed because somebody else had it.
-    pub fn forget(&self, account: AccountKey) {
-        self.state().forget(account);
+    /// From now on the account is known at this address and nowhere else: its owner took it back from somebody who may have signed in to it elsewhere.
+    pub fn vouch_alone(&self, account: AccountKey, client: ClientKey, now: Instant) {
+        let at = self.since(now);
+        let mut state = self.state();
+        state.forget(account);
+        state.vouch(account, client, at);
+        drop(state);
         if let Some(together) = &self.0.together {
-            together.forget(account);
+            together.vouch_alone(account, client);
         }
     }
 

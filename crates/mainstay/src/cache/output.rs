@@ -22,6 +22,9 @@ pub struct Output {
     packed: [OnceLock<Option<Bytes>>; 3],
 }
 
+/// The largest body that is packed here, in one go on the request's own thread: a millisecond or two. The compression layer packs larger ones piece by piece.
+const PACKED_BYTES_MAX: usize = 256 * 1024;
+
 impl Output {
     /// This value as JSON.
     ///
@@ -34,7 +37,7 @@ impl Output {
 
     /// These bytes, of this type.
     pub fn new(media: HeaderValue, plain: Bytes) -> Self {
-        let packable = compress::worthwhile(&media, plain.len());
+        let packable = plain.len() <= PACKED_BYTES_MAX && compress::worthwhile(&media, plain.len());
         Self { media, fields: Vec::new(), plain, packable, packed: Default::default() }
     }
 
@@ -56,7 +59,7 @@ impl Output {
     pub(super) fn pack(&self, coding: Option<Coding>) -> bool {
         let Some(coding) = coding.filter(|_| self.packable) else { return false };
         let mut made = false;
-        // Who asks for the same coding meanwhile waits here: a few hundred microseconds, for which it would else have its own core busy with the same.
+        // Who asks for the same coding meanwhile waits here: a millisecond or two at most, for which it would else have its own core busy with the same.
         self.packed[coding as usize].get_or_init(|| {
             made = true;
             compress::packed(&self.plain, &self.media, coding)

@@ -122,7 +122,7 @@ impl<K: std::hash::Hash + Eq + Copy + fmt::Display> Quota<K> {
 
 /// Whole seconds, rounded up: a client that waits so long is not too early.
 fn seconds_up(duration: Duration) -> u64 {
-    duration.as_secs().saturating_add(u64::from(duration.subsec_millis() > 0))
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
 /// The layer.

@@ -10,6 +10,8 @@ local client, try, window, known_for = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonu
 local function wait(of)
   local key, free, longest = KEYS[of], tonumber(ARGV[2 * of + 1]), tonumber(ARGV[2 * of + 2])
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
+  -- A clock that was set back: tries of the future are forgotten, as a failover forgets the last ones.
+  redis.call('ZREMRANGEBYSCORE', key, '(' .. string.format('%.0f', now + 1000000), '+inf')
   local before = redis.call('ZCARD', key)
   if before < free or before == 0 then return 0 end
   local last = tonumber(redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2])

@@ -122,8 +122,9 @@ fn an_owner_who_comes_by_mail_is_at_home_and_whoever_was_thrown_out_is_not() {
     assert!(scene.wait(1, 1, S) > Duration::ZERO);
     scene.throttle.vouch(account(1), client(1), scene.start + S);
     assert_eq!(scene.wait(1, 1, S), Duration::ZERO);
-    scene.throttle.forget(account(1));
+    scene.throttle.vouch_alone(account(1), client(2), scene.start + S);
     assert!(scene.wait(1, 1, S) > Duration::ZERO);
+    assert_eq!(scene.wait(1, 2, S), Duration::ZERO);
 }
 
 #[test]

@@ -12,7 +12,6 @@ use crate::redis::{Away, Redis, Script};
 
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("admit.lua")));
 static VOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("vouch.lua")));
-static FORGET: LazyLock<Script> = LazyLock::new(|| Script::new("return redis.call('DEL', KEYS[1])"));
 
 /// Counts tries together with the other instances.
 #[derive(Clone)]
@@ -24,8 +23,11 @@ pub(super) struct Together {
 }
 
 /// The name of a try that was admitted.
-#[derive(Clone)]
-pub(super) struct Admitted(String);
+pub(super) struct Admitted {
+    name: String,
+    /// Is the account known at this address?
+    pub(super) known: bool,
+}
 
 impl Together {
     pub(super) fn new(redis: Redis, name: &'static str, limits: ThrottleLimits) -> Self {
@@ -40,32 +42,31 @@ impl Together {
         for Pace { free, longest } in [known, of_account, source, of_client] {
             arguments.extend([free.to_string(), micros(longest)]);
         }
-        let (wait_us, _known): (u64, u8) = self.run(&ADMIT, account, client, &arguments).await?;
-        Ok(if wait_us == 0 { Ok(Admitted(name)) } else { Err(Duration::from_micros(wait_us)) })
+        let (wait_us, known): (u64, u8) = self.run(&ADMIT, account, client, &arguments).await?;
+        Ok(if wait_us == 0 { Ok(Admitted { name, known: known == 1 }) } else { Err(Duration::from_micros(wait_us)) })
     }
 
     /// A try was none. In the background: nobody waits for it.
     pub(super) fn take_back(&self, account: AccountKey, client: ClientKey, admitted: Admitted) {
-        self.vouch_for(account, client, Some(admitted), Duration::ZERO);
+        self.tell(account, client, Some(admitted), Duration::ZERO, false);
     }
 
     /// The account is known at this address from now on, and the try by which that was proved was none.
     pub(super) fn vouch(&self, account: AccountKey, client: ClientKey, admitted: Option<Admitted>) {
-        self.vouch_for(account, client, admitted, self.limits.known_for);
+        self.tell(account, client, admitted, self.limits.known_for, false);
     }
 
-    fn vouch_for(&self, account: AccountKey, client: ClientKey, admitted: Option<Admitted>, known_for: Duration) {
+    /// The account is known at this address, and nowhere else anymore.
+    pub(super) fn vouch_alone(&self, account: AccountKey, client: ClientKey) {
+        self.tell(account, client, None, self.limits.known_for, true);
+    }
+
+    fn tell(&self, account: AccountKey, client: ClientKey, admitted: Option<Admitted>, known_for: Duration, alone: bool) {
         let this = self.clone();
-        let try_name = admitted.map_or_else(String::new, |admitted| admitted.0);
-        let arguments = [client.to_string(), try_name, micros(known_for), SOURCES_MAX.to_string()];
-        // Without Redis it is forgotten there: the next sign-in from this address counts as a stranger's.
+        let name = admitted.map_or_else(String::new, |admitted| admitted.name);
+        let arguments = [client.to_string(), name, micros(known_for), SOURCES_MAX.to_string(), u8::from(alone).to_string()];
+        // Without Redis nothing of it is told there: the try stays counted for an hour, and the next sign-in from here counts as a stranger's.
         tokio::spawn(async move { this.run::<u8>(&VOUCH, account, client, &arguments).await });
-    }
-
-    /// The account is known nowhere anymore.
-    pub(super) fn forget(&self, account: AccountKey) {
-        let (redis, key) = (self.redis.clone(), self.key("known", account));
-        tokio::spawn(async move { redis.run::<u8, String>(&FORGET, &[&key], &[]).await });
     }
 
     async fn run<T: redis::FromRedisValue>(&self, script: &Script, account: AccountKey, client: ClientKey, arguments: &[String]) -> Result<T, Away> {

@@ -1,11 +1,12 @@
 -- The account is known at this address from now on, and a try was none. KEYS: as in admit.lua. ARGV: the client; the name of the try, or nothing; how long an
--- address stays known, in microseconds, or 0 if it does not become known; how many are kept.
+-- address stays known, in microseconds, or 0 if it does not become known; how many are kept; 1 if it is known nowhere else anymore.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local client, try, known_for, kept = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 for of = 2, 5 do
   if try ~= '' then redis.call('ZREM', KEYS[of], try) end
 end
+if ARGV[5] == '1' then redis.call('DEL', KEYS[1]) end
 if known_for > 0 then
   redis.call('HSET', KEYS[1], client, string.format('%.0f', now))
   redis.call('PEXPIRE', KEYS[1], math.ceil(known_for / 1000))

@@ -18,8 +18,11 @@ local function by_times(key, max, window)
     redis.call('RPUSH', key, string.format('%.0f', at))
     redis.call('PEXPIRE', key, math.ceil(window / 1000) + 1)
     count = count + 1
+  elseif count > max then
+    -- The quota was larger before: so many more have to leave.
+    oldest = tonumber(redis.call('LINDEX', key, count - max))
   end
-  return admits, count, oldest + window - at
+  return admits, count, oldest + window - now
 end
 
 -- Fields: t, the total; o and n, the oldest and the newest granule; and the count of each granule by its number.
@@ -46,7 +49,12 @@ local function by_counts(key, max, window)
   if admits or oldest ~= before then
     redis.call('HSET', key, 't', total, 'o', oldest, 'n', number)
   end
-  return admits, total, (oldest + 1) * granule + window - at
+  local frees, more = oldest, admits and 0 or total - max
+  while frees < newest and more >= counted do
+    more, frees = more - counted, frees + 1
+    counted = tonumber(redis.call('HGET', key, frees) or 0) or 0
+  end
+  return admits, total, (frees + 1) * granule + window - now
 end
 
 for i, key in ipairs(KEYS) do

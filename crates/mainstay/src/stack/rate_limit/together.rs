@@ -42,10 +42,10 @@ impl Together {
         (max / self.instances).max(1)
     }
 
-    /// What is to be counted. The form of the value is a part of its name: a quota that grows large begins anew.
+    /// What is to be counted. The form of the value and the window are a part of its name: a quota whose window changes, or that grows large, begins anew.
     pub(super) fn entry(&self, quota: &str, max: u32, window: Duration, of: impl fmt::Display) -> Entry {
         let form = if max <= EXACT_MAX { "times" } else { "counts" };
-        Entry { key: format!("{}:limit:{quota}:{form}:{of}", self.redis.prefix()), max, window }
+        Entry { key: format!("{}:limit:{quota}:{form}:{}:{of}", self.redis.prefix(), window.as_micros()), max, window }
     }
 
     /// Counts a request in one round trip. One decision for each entry up to the first that refuses.

@@ -158,8 +158,14 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
         if allowed {
             window.admit(now_ns, self.granule_ns);
         }
-        let oldest_ns = window.admitted.front().map_or(now_ns, |(at_ns, _)| *at_ns);
-        let next = oldest_ns.saturating_add(self.window_ns).saturating_sub(now_ns);
+        // Where more were admitted than this bound, so many more than the oldest have to leave.
+        let mut more = if allowed { 0 } else { window.total - max };
+        let frees = window.admitted.iter().find(|(_, count)| {
+            let last = more < *count;
+            more = more.saturating_sub(*count);
+            last
+        });
+        let next = frees.map_or(now_ns, |(at_ns, _)| *at_ns).saturating_add(self.window_ns).saturating_sub(now_ns);
         Decision { allowed, remaining: max.saturating_sub(window.total), next: Duration::from_nanos(next) }
     }
 
@@ -181,7 +187,10 @@ impl<K: Hash + Eq + Copy> Limiter<K> {
         let window = shard.window(hashed, passed_ns);
         window.forget_until(passed_ns);
         if decision.allowed {
-            window.admit(now_ns, self.granule_ns);
+            // Keys that share a window are not to fill it beyond what one of them may.
+            if window.total < self.max {
+                window.admit(now_ns, self.granule_ns);
+            }
         } else if let Some(own) = shard.windows.get_mut(&hashed) {
             // Not in a window that keys share: the others were not refused.
             own.refused_until_ns = now_ns.saturating_add(u64::try_from(decision.next.as_nanos()).unwrap_or(u64::MAX));
