@@ -12,7 +12,7 @@
 //!
 //! What other instances change is read from a log in the database ([`News::read`]): `<kind>/<id>,<id>` for some things of a kind, `<kind>` for any number of
 //! them. What is read to make an answer must be as new as the log: a replica that is behind would be kept behind.
-//! A second tier that instances share would be asked in [`Cache::answer`], between the memory and the work; [`Making`] is what keeps it right.
+//! A second tier that instances share would be asked in [`Cache::answer`], between the memory and the work; `shelf::Making` is what keeps it right.
 
 mod generations;
 mod output;

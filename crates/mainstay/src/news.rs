@@ -5,7 +5,7 @@
 //!
 //! *A channel* ([`News::follow`]) for what changes seldom and must be known at once: the trigger calls `pg_notify`. A text is `<subject> <transaction>`:
 //! what changed, in the words of the [`Memory`], and the transaction as `pg_current_xact_id()` writes it. A heartbeat proves every quarter of a second that
-//! the connection lives; without a proof for a second the memory is told to believe nothing for long ([`Told`]). Before the first belief one piece of news
+//! the connection lives; without a proof for a second the memory is told to believe nothing for long (`Told`). Before the first belief one piece of news
 //! goes around through the pool, because a pooler that shares connections between transactions accepts `LISTEN` and delivers nothing. What is left: a
 //! connection that has gone silent without an error is believed for up to a second.
 //!

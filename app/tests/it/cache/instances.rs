@@ -25,9 +25,6 @@ on_postgres! {
     a_client_that_leaves_while_others_wait_hands_its_work_on
 }
 
-/// What a query may take where tests and compilers share two cores.
-const BUSY: Duration = Duration::from_millis(50);
-
 async fn what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second(ground: Arc<Ground>) {
     let (one, other) = two(&ground).await;
     let (editor, path) = product(&one).await;
@@ -44,7 +41,13 @@ async fn what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second(g
         query(format!("UPDATE products SET version = {version} WHERE id = '{id}'")).once().execute(&mut connection).await.unwrap();
         let begun = Instant::now();
         for reader in &readers {
-            while seen(reader, &path).await < version {
+            loop {
+                let asked = begun.elapsed();
+                if seen(reader, &path).await == version {
+                    break;
+                }
+                // However busy the machine is: the promise counts from the commit to the request.
+                assert!(asked < Duration::from_millis(100), "version {} for a request {asked:?} after {version}", version - 1);
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         }
@@ -52,8 +55,6 @@ async fn what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second(g
     }
     took.sort_unstable();
     eprintln!("seen by both: median {:?}, 99 % {:?}, most {:?}", took[150], took[297], took[299]);
-    // What is old is not given for longer; a new one is made with a query, which on a busy machine takes its time.
-    assert!(took[150] < Duration::from_millis(100) + BUSY && took[299] < SOON, "median {:?}, {:?}", took[150], &took[290..]);
     // And through the service, with readers on the other instance that keep it in memory.
     for _ in 0..20 {
         let written = version(&editor.patch(&path, &json!({"name": Uuid::new_v4().to_string()})).await.expect(200).data());

@@ -38,7 +38,7 @@ pub struct Limits {
     /// How long, after our last byte, what the client still sends is read and thrown away, so that it can read the
     /// answer instead of a reset (RFC 9112 section 9.6). 2 s.
     pub linger_timeout: Duration,
-    /// How much of it. 256 KiB: beside it lie what the kernel buffers on both sides and the body limit, and a client that looks for an answer while it sends
+    /// How much of it at once; what comes then is read slowly. 256 KiB: beside it lie what the kernel buffers on both sides and the body limit, and a client that looks for an answer while it sends
     /// is to find it before it has sent 4 MB.
     pub linger_bytes_max: usize,
     /// How long a kept connection must have been idle, counted from the beginning of a drain, before it is closed. 1 s:

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 use super::Peer;
 use super::answer::{self, Stack};
@@ -25,6 +27,10 @@ use super::shared::Shared;
 const GATHERED_BYTES_MAX: usize = 2048;
 /// Pieces of one write that begins an answer: a head in four, and more of its body than hyper gathers before it writes.
 const PIECES_MAX: usize = 16;
+
+/// What is thrown away, after the first rush, in each pause: 2.5 MB/s, of which the time to linger leaves 5 MB.
+const SLOW_BYTES: usize = 64 * 1024;
+const SLOW_PAUSE: Duration = Duration::from_millis(25);
 
 thread_local! {
     /// What is being gathered; its memory serves the next answer.
@@ -44,6 +50,8 @@ pub(crate) struct Wire<S> {
     eof: bool,
     finished: bool,
     discarded_bytes: usize,
+    /// Before more is thrown away.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 // Nothing in it is pinned; the service is only ever cloned.
@@ -51,7 +59,7 @@ impl<S> Unpin for Wire<S> {}
 
 impl<S: Stack> Wire<S> {
     pub(crate) fn new(stream: TcpStream, replay: Bytes, shared: Arc<Shared>, limits: Arc<Limits>, service: S) -> Wire<S> {
-        Wire { stream, replay, out: Bytes::new(), shared, limits, service, eof: false, finished: false, discarded_bytes: 0 }
+        Wire { stream, replay, out: Bytes::new(), shared, limits, service, eof: false, finished: false, discarded_bytes: 0, pause: None }
     }
 
     /// Queues the service's answer to `fault`; `false` if it has none at once. Only right when nothing of another answer
@@ -154,17 +162,20 @@ impl<S: Stack> Wire<S> {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         const PIECE_BYTES: usize = 16 * 1024;
         let mut piece = [0; PIECE_BYTES];
-        while !self.eof && self.discarded_bytes < self.limits.linger_bytes_max {
+        while !self.eof {
+            if self.discarded_bytes >= self.limits.linger_bytes_max {
+                // A client that looks has found the answer by now. One that sends everything first gets there, if it is not too much, at a pace that costs us little.
+                let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(SLOW_PAUSE)));
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+                self.discarded_bytes = self.discarded_bytes.saturating_sub(SLOW_BYTES);
+            }
             let mut buf = ReadBuf::new(&mut piece);
             if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)).is_err() {
                 return Poll::Ready(Ok(()));
             }
             self.eof = buf.filled().is_empty();
             self.discarded_bytes += buf.filled().len();
-        }
-        if !self.eof {
-            // Enough was read. The window closes and the client stops; it has the rest of the time to find the answer.
-            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }
@@ -249,7 +260,7 @@ impl<S> Drop for Wire<S> {
     fn drop(&mut self) {
         if self.shared.reset.load(Relaxed) {
             // Fails only on a socket that is gone, which is what is wanted.
-            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         }
     }
 }
