@@ -199,7 +199,7 @@ impl Keys {
         self.folder().map_or(0, |folder| folder.reads.load(Ordering::SeqCst))
     }
 
-    /// After an unknown key: has a read of the folder that began after the first `reads` ended, so that asking again makes sense? Makes one if there was
+    /// After an unknown key: has a read of the folder ended after the first `reads`, so that asking again makes sense? Makes one if there was
     /// none, unless that was done a moment ago. Whoever comes while another one reads waits for it.
     pub(super) async fn look_again(&self, reads: u64, now: Timestamp) -> bool {
         let Some(folder) = self.folder() else { return false };
@@ -245,7 +245,6 @@ impl Folder {
     }
 
     fn read(&self, turn: &mut Turn) {
-        self.reads.fetch_add(1, Ordering::SeqCst);
         let before = self.keyring();
         let problems = match self.directory.read(before.kids()) {
             Ok(directory::Found { mut keys, mut problems }) => {
@@ -272,6 +271,8 @@ impl Folder {
             }
             turn.problems = problems;
         }
+        // When its keys are there: whoever looked a key up meanwhile in vain finds that there is more to ask.
+        self.reads.fetch_add(1, Ordering::SeqCst);
     }
 
     fn problem(&self, reason: &str) -> Problem {
