@@ -66,7 +66,7 @@ struct Folder {
     keyring: RwLock<Arc<Keyring>>,
     /// One read at a time: whoever reads holds it until the read has ended, also when nobody waits for it any more.
     turn: Arc<Mutex<Turn>>,
-    /// Reads that have begun.
+    /// Reads that have ended.
     reads: AtomicU64,
 }
 
