@@ -7,6 +7,7 @@ use crate::ground::Ground;
 
 mod chance;
 mod flood;
+mod instances;
 mod kill;
 
 on_both! {
