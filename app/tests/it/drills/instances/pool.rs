@@ -63,6 +63,8 @@ async fn memory_ends(fleet: &Fleet, path: &str, fault: Fault) {
             let answer = client.get(path).await;
             if answer.status != 200 {
                 assert_refused(&answer, &format!("{fault:?}: a read of what was in memory"));
+                let took = begun.elapsed() - asked;
+                assert!(took < LIMITS + BUSY, "{fault:?}: a statement under way took {took:?} of {LIMITS:?}");
                 return last;
             }
             last = asked;

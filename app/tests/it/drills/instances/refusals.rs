@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::fleet::{Fleet, access, admin, assert_refused, product, register, sign_in};
+use super::fleet::{Fleet, POOL, access, admin, assert_refused, product, register, sign_in};
 use super::load::Load;
 use crate::client::{Answer, Client};
 use crate::ground::{ADMIN, Ground, PASSWORD, on_server, within};
@@ -76,16 +76,18 @@ pub(super) async fn a_read_only_database_is_read_from_and_writes_are_503_until_i
             }
         }
     }
-    // The connections that are open stay read-only: an instance must find that out by itself, and not by as many refusals as it has connections.
+    // The connections that are open stay read-only: an instance must find out by itself that they do, and not by as many refusals as it has connections.
+    let filling = (0..editors.len() * POOL as usize).map(|number| editors[number % editors.len()].get("/api/users/me"));
+    for answer in futures_util::future::join_all(filling).await {
+        answer.expect(200);
+    }
     on_server(&format!("ALTER DATABASE {} RESET default_transaction_read_only", ground.name())).await;
     let back = written_again(&editors, &path, "no longer read-only").await;
     assert!(back.iter().all(|(took, _)| *took < RECOVERY), "writes were back after (refusals) {back:?}");
-    for editor in &editors {
-        for _ in 0..3 {
-            for (what, answer) in writes(editor, &path).await {
-                assert!(matches!(answer.status, 200 | 201), "{what}, after the first write: {} {}", answer.status, answer.text());
-            }
-        }
+    // As many at once as there are connections, so that none of before can hide.
+    let writing = (0..editors.len() * POOL as usize).map(|number| writes(&editors[number % editors.len()], &path));
+    for (what, answer) in futures_util::future::join_all(writing).await.into_iter().flatten() {
+        assert!(matches!(answer.status, 200 | 201), "{what}, after the first write: {} {}", answer.status, answer.text());
     }
 }
 
