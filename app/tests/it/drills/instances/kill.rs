@@ -181,10 +181,10 @@ fn judge(asked: &[Request], balancer: &Balancer, gone: Instant) {
         let after = request.begun.checked_duration_since(gone);
         format!("instance {:?}, begun {after:?} after the end: {:?}", instance(request), request.outcome)
     };
+    // Until it is gone its socket takes connections that nobody will serve, so one client may meet it twice.
     let in_flight = |request: &&&Request| instance(request) == Some(VICTIM) && request.begun < gone && request.outcome.is_err();
     let others: Vec<_> = failed.iter().filter(|request| !in_flight(request)).map(|request| words(&request)).collect();
     assert!(others.is_empty(), "{} of {} ({counts:?}) failed and were not in flight there: {others:?}", others.len(), asked.len());
-    assert!(failed.len() <= CLIENTS, "{} failed, and {CLIENTS} can be in flight", failed.len());
     let after = asked.iter().filter(|request| request.begun > gone).count();
     assert!(after > 0, "nobody asked after the end");
 }
