@@ -13,6 +13,10 @@ use crate::process::Server;
 pub(super) const INSTANCES: usize = 3;
 /// `DB_POOL_MAX`: more than the load of any drill holds, and three pools leave the test server room for other tests.
 pub(super) const POOL: i64 = 4;
+/// The product's figure: what was gone serves again within this time of its return.
+pub(super) const RECOVERY: Duration = Duration::from_secs(1);
+/// What a busy machine may add for one that meets it beside the fault; most must hold the figure.
+pub(super) const BUSY: Duration = Duration::from_secs(1);
 /// Debug builds that start together on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
@@ -131,4 +135,12 @@ pub(super) fn assert_refused(answer: &Answer, place: &str) {
     assert!(["database_unavailable", "database_timeout"].contains(&code.as_str()), "{place}: {code}");
     let seconds = answer.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
     assert!(seconds.is_some_and(|seconds| seconds > 0), "{place}: {answer:?}");
+}
+
+/// Each instance, and what it needs to be asked for, was back after one of these times.
+#[track_caller]
+pub(super) fn assert_back(mut times: Vec<Duration>, place: &str) {
+    times.sort_unstable();
+    let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
+    assert!(median < RECOVERY && last < RECOVERY + BUSY, "{place}: back after {times:?}");
 }

@@ -6,20 +6,16 @@ use std::time::{Duration, Instant};
 use mainstay::testing::{Fault, FaultProxy};
 use serde_json::json;
 
-use super::fleet::{Fleet, INSTANCES, POOL, admin, assert_refused, product, sign_in};
+use super::fleet::{BUSY, Fleet, INSTANCES, POOL, admin, assert_back, assert_refused, product, sign_in};
 use crate::client::{Answer, Client};
 use crate::ground::{ADMIN, Ground, PASSWORD, server_address, within};
 
 /// `DB_ACQUIRE_TIMEOUT`, `DB_STATEMENT_TIMEOUT`, and what the client of the database adds to the latter when the server does not end a statement itself.
 const LIMITS: Duration = Duration::from_millis(500 + 1_000 + 250);
-/// What the machine may add.
-const BUSY: Duration = Duration::from_millis(1_000);
 /// For this long an answer in memory is believed without news of what others change.
 const BELIEVED: Duration = Duration::from_millis(100);
 /// What a busy machine adds to that: a request that was sent before the news ran out may be looked at later.
 const LOOKED_AT: Duration = Duration::from_millis(250);
-/// The product's figure.
-const RECOVERY: Duration = Duration::from_secs(1);
 /// Until changes are heard again: the longest pause between two attempts, and a busy machine.
 const HEARD: Duration = Duration::from_secs(5);
 
@@ -116,6 +112,6 @@ async fn comes_back(editors: &[Client], path: &str, fault: Fault) {
         (read, begun.elapsed())
     });
     let back = futures_util::future::join_all(coming).await;
-    assert!(back.iter().all(|(read, written)| (*read).max(*written) < RECOVERY), "{fault:?}: reads and writes were back after {back:?}");
+    assert_back(back.into_iter().flat_map(|(read, written)| [read, written]).collect(), &format!("{fault:?}, reads and writes"));
     sign_in(&editors[0], ADMIN, PASSWORD).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mainstay::testing::{Fault, FaultProxy};
 
-use super::fleet::{Fleet, INSTANCES, access, redis_url, register, sign_in};
+use super::fleet::{BUSY, Fleet, INSTANCES, access, redis_url, register, sign_in};
 use super::load::{Asked, Load, What, longest};
 use crate::ground::{Ground, PASSWORD};
 
@@ -33,12 +33,14 @@ pub(super) async fn without_redis_nobody_sees_an_error_or_waits_long_and_limits_
     let signed = sign_in(&fleet.client(0), "steady@example.com", PASSWORD).await;
     let addresses: Vec<_> = fleet.servers.iter().map(|server| server.public).collect();
     let load = Load::start(&addresses, "/api/users/me", access(&signed), "steady@example.com");
-    load.reaches(WEATHER).await;
-    let (calm, mut rest) = (load.take(), Vec::new());
-    assert_eq!(admitted(&fleet, "192.0.2.1").await, LIMIT, "with Redis all instances count as one");
+    let mut rest = Vec::new();
     for (number, fault) in [Fault::Blackhole, Fault::Refuse, Fault::Latency(Duration::from_millis(300))].into_iter().enumerate() {
-        // Moments in which it came back belong to neither weather, but errors count in all.
+        // The moments after it came back belong to neither weather, but errors count in all.
         rest.extend(load.take());
+        // The calm is measured anew each time, with the same beside it: what else the machine does changes by the minute.
+        load.reaches(WEATHER).await;
+        assert_eq!(admitted(&fleet, &format!("192.0.2.{}", number + 100)).await, LIMIT, "with Redis all instances count as one");
+        let calm = load.take();
         proxy.set(fault);
         let noticed = fleet.all_say("degraded", NOTICED).await;
         load.reaches(WEATHER).await;
@@ -49,13 +51,15 @@ pub(super) async fn without_redis_nobody_sees_an_error_or_waits_long_and_limits_
         let back = fleet.all_say("ok", RECOVERY).await;
         let figures = format!("{fault:?}: noticed after {noticed:?}, back after {back:?}, {fresh} of {LIMIT} admitted; {}", times(&calm, &foul));
         assert!((PART..=LIMIT).contains(&fresh), "{figures}");
-        let errors: Vec<_> = foul.iter().filter(|asked| asked.status != 200).collect();
+        let errors: Vec<_> = calm.iter().chain(&foul).filter(|asked| asked.status != 200).collect();
         assert!(errors.is_empty(), "{figures}: {errors:?}");
+        // The 99th of a hundred reads; a sign-in waits for a core as well, and there are too few of them.
         assert!(longest(&foul, What::Read).1 < longest(&calm, What::Read).1 + LONGER, "{figures}");
-        assert!(longest(&foul, What::SignIn).1 < longest(&calm, What::SignIn).0 + LONGER, "{figures}");
+        assert!(longest(&foul, What::Read).0 < longest(&calm, What::Read).0 + LONGER + BUSY, "{figures}");
+        assert!(longest(&foul, What::SignIn).0 < longest(&calm, What::SignIn).0 + LONGER + BUSY, "{figures}");
     }
     rest.extend(load.stop().await);
-    let errors: Vec<_> = rest.iter().chain(&calm).filter(|asked| asked.status != 200).collect();
+    let errors: Vec<_> = rest.iter().filter(|asked| asked.status != 200).collect();
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(admitted(&fleet, "192.0.2.99").await, LIMIT, "they count as one again");
 }
