@@ -47,6 +47,8 @@ impl Fleet {
                 ("RATE_LIMIT_MAX", "1000000"),
                 ("RATE_LIMIT_ACCOUNT_MAX", "1000000"),
                 ("TRUSTED_PROXIES", "127.0.0.1"),
+                // A load signs in to one account all the time, and must not end the session that it reads with.
+                ("SESSIONS_MAX", "1000"),
             ];
             let kept = own.into_iter().filter(|(name, _)| pairs.iter().all(|(changed, _)| changed != name));
             ground.pairs(&kept.chain(pairs.iter().copied()).collect::<Vec<_>>())
