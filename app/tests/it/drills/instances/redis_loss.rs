@@ -7,9 +7,10 @@ use mainstay::testing::{Fault, FaultProxy};
 
 use super::fleet::{BUSY, Fleet, INSTANCES, access, redis_url, register, sign_in};
 use super::load::{Asked, Load, What, longest};
+use crate::client::Client;
 use crate::ground::{Ground, PASSWORD};
 
-const LIMIT: usize = 300;
+const LIMIT: usize = 150;
 /// What one instance admits by itself.
 const PART: usize = LIMIT / INSTANCES;
 /// Reads for which each weather is watched, and a tenth of it of sign-ins.
@@ -39,13 +40,13 @@ pub(super) async fn without_redis_nobody_sees_an_error_or_waits_long_and_limits_
         rest.extend(load.take());
         // The calm is measured anew each time, with the same beside it: what else the machine does changes by the minute.
         load.reaches(WEATHER).await;
-        assert_eq!(admitted(&fleet, &format!("192.0.2.{}", number + 100)).await, LIMIT, "with Redis all instances count as one");
+        counted_as_one(&fleet, &format!("192.0.2.{}", number + 100)).await;
         let calm = load.take();
         proxy.set(fault);
         let noticed = fleet.all_say("degraded", NOTICED).await;
         load.reaches(WEATHER).await;
         // A home that nobody has seen before.
-        let fresh = admitted(&fleet, &format!("192.0.2.{}", number + 10)).await;
+        let fresh = admitted(fleet.clients(), &format!("192.0.2.{}", number + 10)).await;
         let foul = load.take();
         proxy.set(Fault::Ok);
         let back = fleet.all_say("ok", RECOVERY).await;
@@ -61,14 +62,22 @@ pub(super) async fn without_redis_nobody_sees_an_error_or_waits_long_and_limits_
     rest.extend(load.stop().await);
     let errors: Vec<_> = rest.iter().filter(|asked| asked.status != 200).collect();
     assert!(errors.is_empty(), "{errors:?}");
-    assert_eq!(admitted(&fleet, "192.0.2.99").await, LIMIT, "they count as one again");
+    counted_as_one(&fleet, "192.0.2.99").await;
 }
 
-/// How many requests of one home pass, of twice as many as may, spread over all instances?
-async fn admitted(fleet: &Fleet, home: &str) -> usize {
-    let asking = fleet.clients().into_iter().map(|client| async move {
+/// One instance admits what all may, which is far more than its part. Where a busy machine makes answers late it counts by itself for a moment, so it may be some
+/// more or less; that it is exact otherwise is tried where Redis has more time (`together.rs`).
+async fn counted_as_one(fleet: &Fleet, home: &str) {
+    let passed = admitted(vec![fleet.client(0)], home).await;
+    assert!((PART * 2..=LIMIT + PART).contains(&passed), "{passed} of {LIMIT}: with Redis all instances count as one");
+}
+
+/// How many requests of one home pass, of twice as many as may, spread over these instances?
+async fn admitted(instances: Vec<Client>, home: &str) -> usize {
+    let each = LIMIT * 2 / instances.len();
+    let asking = instances.into_iter().map(|client| async move {
         let mut passed = 0;
-        for _ in 0..LIMIT * 2 / INSTANCES {
+        for _ in 0..each {
             let answer = client.ask("GET", "/api/nowhere", &[("x-forwarded-for", home)], b"").await;
             match answer.status {
                 404 => passed += 1,
