@@ -1,4 +1,5 @@
-//! The drills of `app/examples`, in short: the same code, few rounds, and only what must hold on any machine at any load.
+//! The drills of `app/examples`, in short: the same code, few rounds, and only what must hold on any machine at any load. Those of
+//! several instances have no longer form.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use crate::ground::Ground;
 
 mod chance;
 mod flood;
+mod instances;
 mod kill;
 
 on_both! {

@@ -168,7 +168,8 @@ pub(crate) fn address(url: &str) -> SocketAddr {
     authority.rsplit('@').next().unwrap().parse().expect("the URL must name 127.0.0.1 and a port")
 }
 
-async fn on_server(text: &str) {
+/// Runs one statement on the server, outside of the test's database.
+pub(crate) async fn on_server(text: &str) {
     let mut settings = store::Settings::new(server_url());
     settings.pool_max = 1;
     settings.pool_min = 0;

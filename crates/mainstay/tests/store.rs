@@ -147,6 +147,7 @@ on_both! {
 
 on! { postgres_only, Postgres:
     closed_connections_cost_no_read_and_no_transaction
+    a_read_only_database_is_read_from_and_written_to_by_every_connection_soon_after
     a_deadlock_is_a_conflict
     limits_of_the_server_are_read
     a_wrong_password_is_not_repeated
@@ -896,6 +897,41 @@ async fn closed_connections_cost_no_read_and_no_transaction(ground: Arc<Ground>)
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
     drop(transaction);
     assert_eq!(count(&database).await, 5);
+}
+
+/// Connections stay as read-only as they were made. Whoever writes after that time must not meet them one after the other.
+async fn a_read_only_database_is_read_from_and_written_to_by_every_connection_soon_after(ground: Arc<Ground>) {
+    let database = with_things(&ground).await;
+    let all = async || {
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            let mut connection = database.writer(None).await.unwrap();
+            query("SELECT 1").fetch_one(&mut connection).await.unwrap();
+            all.push(connection);
+        }
+        all
+    };
+    admin(&format!("ALTER DATABASE {} SET default_transaction_read_only = on", ground.name)).await;
+    terminate_all(&ground).await;
+    let mut connections = all().await;
+    for (connection, id) in connections.iter_mut().zip(0_i64..) {
+        let error = query("INSERT INTO things (id) VALUES ($1)").bind(id).execute(connection).await.unwrap_err();
+        assert!(matches!(&error, Error::Unavailable(cause) if cause.code.as_deref() == Some("25006")), "{error:?}");
+        query("SELECT 1").fetch_one(connection).await.unwrap();
+    }
+    drop(connections);
+    admin(&format!("ALTER DATABASE {} RESET default_transaction_read_only", ground.name)).await;
+    // Looked at by reads alone: nobody has to be refused for it.
+    let writable = "SELECT current_setting('transaction_read_only') AS setting";
+    until("it is found out", Duration::from_secs(2), || async {
+        let row = query(writable).fetch_one(&mut database.writer(None).await.unwrap()).await.unwrap();
+        row.get::<String>("setting").unwrap() == "off"
+    })
+    .await;
+    for (connection, id) in all().await.iter_mut().zip(0_i64..) {
+        query("INSERT INTO things (id) VALUES ($1)").bind(id).execute(connection).await.unwrap();
+    }
+    assert_eq!(count(&database).await, 4);
 }
 
 async fn a_deadlock_is_a_conflict(ground: Arc<Ground>) {

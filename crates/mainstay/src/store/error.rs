@@ -50,6 +50,9 @@ pub enum Error {
     Other(Cause),
 }
 
+/// SQLSTATE of a write in a transaction that may only read: the server was made read-only, or is what a failover left behind.
+const READ_ONLY: &str = "25006";
+
 /// What the database or the network said, without the details that hold data of rows.
 #[derive(Debug, Clone)]
 pub struct Cause {
@@ -90,6 +93,11 @@ impl Error {
     #[must_use]
     pub fn is_unique(&self, name: &str) -> bool {
         self.constraint() == Some((ConstraintKind::Unique, name))
+    }
+
+    /// Did the server refuse a write because it takes none?
+    pub(super) fn is_read_only(&self) -> bool {
+        matches!(self, Error::Unavailable(Cause { code: Some(code), .. }) if code == READ_ONLY)
     }
 
     pub(super) fn unavailable(message: impl Into<String>) -> Error {
@@ -186,9 +194,10 @@ fn from_postgres(error: &PgDatabaseError) -> Failure {
         "57014" => Error::StatementTimeout.into(),
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Error::Conflict(cause).into(),
-        // Read-only after a failover: a new connection finds the new primary. A plan made before a migration, or
-        // dropped behind our back: a new connection makes its own.
-        "25006" | "26000" => lost(cause),
+        // Read-only: the connection is as good for reads as it was. The pool finds out when that is over.
+        READ_ONLY => Error::Unavailable(cause).into(),
+        // A plan made before a migration, or dropped behind our back: a new connection makes its own.
+        "26000" => lost(cause),
         "0A000" if cause.message.contains("cached plan") => lost(cause),
         // Disk full, out of memory, too many locks: not this connection's fault.
         code if code.starts_with("53") => Error::Unavailable(cause).into(),

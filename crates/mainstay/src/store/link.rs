@@ -128,6 +128,13 @@ impl Link {
         Ok(())
     }
 
+    /// Would a write on this connection be taken? It is for PostgreSQL, where a whole server can be read-only.
+    pub(super) async fn takes_writes(&mut self) -> Result<bool, Failure> {
+        let Link::Postgres(connection) = self else { return Ok(true) };
+        let read_only = sqlx::query_scalar::<Postgres, String>("SELECT current_setting('transaction_read_only')").persistent(false);
+        Ok(read_only.fetch_one(connection).await? == "off")
+    }
+
     /// Says good-bye. Only for a connection on which nothing runs.
     pub(super) async fn close(self) {
         // A connection that cannot even be closed in order is closed all the same.

@@ -39,6 +39,7 @@ mod listen;
 mod migrate;
 mod pool;
 mod query;
+mod read_only;
 mod replica;
 mod row;
 mod session;

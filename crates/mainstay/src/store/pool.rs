@@ -5,6 +5,7 @@
 
 use super::error::{Error, Failure};
 use super::link::Link;
+use super::read_only::{self, Writes};
 use super::settings::{Postgres, SQLITE_BUSY_TIMEOUT, Target};
 use deadpool::managed::{self, Object, PoolError, QueueMode, RecycleError, RecycleResult};
 use futures_util::future::join_all;
@@ -21,7 +22,7 @@ use tokio::time::{timeout, timeout_at};
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// A check that takes longer has failed (product figure, section 6: "cheaply").
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection not made by then never will be; the first repetition of a lost SYN comes after 1 s (RFC 6298 2.1).
 /// A shorter acquire timeout bounds it further.
@@ -58,6 +59,7 @@ impl Opener {
 /// A connection as the pool keeps it. Dropping it closes it.
 pub(super) struct Pooled {
     link: Option<Link>,
+    opened_at: Instant,
     /// When the other side was last known to be alive.
     pub(super) alive_at: Instant,
     closing: &'static str,
@@ -80,7 +82,7 @@ impl Pooled {
     }
 
     /// Closes in order; nothing may be running on it.
-    async fn retire(mut self, reason: &'static str) {
+    pub(super) async fn retire(mut self, reason: &'static str) {
         self.closing = reason;
         if let Some(link) = self.link.take() {
             let _ = timeout(CLOSE_TIMEOUT, link.close()).await;
@@ -115,10 +117,11 @@ pub(super) struct Connector {
     origin: Instant,
     /// A connection was found dead at this time (microseconds after `origin`): older proofs of life count no more.
     doubted_us: AtomicU64,
+    pub(super) writes: Writes,
 }
 
 impl Connector {
-    async fn connect(&self) -> Result<Pooled, Error> {
+    pub(super) async fn connect(&self) -> Result<Pooled, Error> {
         let link = match timeout(self.connect_timeout, self.open()).await {
             Ok(result) => result,
             Err(_) => Err(Error::unavailable("the database did not answer a new connection in time")),
@@ -127,7 +130,8 @@ impl Connector {
         counter!("mainstay_db_connections_opened_total").increment(1);
         self.live.count.fetch_add(1, Ordering::AcqRel);
         let live = Arc::clone(&self.live);
-        Ok(Pooled { link: Some(link), alive_at: Instant::now(), closing: "closed", live })
+        let now = Instant::now();
+        Ok(Pooled { link: Some(link), opened_at: now, alive_at: now, closing: "closed", live })
     }
 
     async fn open(&self) -> Result<Link, Error> {
@@ -145,6 +149,10 @@ impl Connector {
     }
 
     async fn check(&self, pooled: &mut Pooled) -> Result<(), Error> {
+        if self.writes.outlive(pooled.opened_at) {
+            pooled.closing = "read_only";
+            return Err(Error::unavailable("the connection was made while the database took no writes"));
+        }
         let doubted = self.origin + Duration::from_micros(self.doubted_us.load(Ordering::Relaxed));
         if pooled.alive_at.elapsed() < TRUSTED_FOR && pooled.alive_at > doubted {
             return Ok(());
@@ -242,6 +250,7 @@ impl Pool {
             live: Arc::new(Live::default()),
             origin: Instant::now(),
             doubted_us: AtomicU64::new(0),
+            writes: Writes::new(Instant::now()),
         };
         // The connection used last is taken first, so that those beyond need grow idle and are closed.
         let inner = managed::Pool::builder(connector)
@@ -292,6 +301,13 @@ impl Pool {
         self.inner.manager().doubt();
     }
 
+    /// A write was refused because the database takes none. [`Pool::tend`] finds out when it does.
+    pub(super) fn refuse_writes(&self) {
+        if self.inner.manager().writes.refuse() {
+            tracing::warn!(pool = self.name, "the database takes no writes; reads go on");
+        }
+    }
+
     pub(super) fn stats(&self) -> Stats {
         let status = self.inner.status();
         let warm = self.inner.manager().with_warm(|warm| warm.len());
@@ -322,6 +338,12 @@ impl Pool {
     /// Closes what has been idle too long, then opens what is missing to the minimum, and one more if somebody left without: whoever has less time than a
     /// new connection takes would never get the pool to grow.
     pub(super) async fn tend(&self) {
+        let writes = &self.inner.manager().writes;
+        if writes.are_refused() && read_only::look(self.inner.manager()).await.is_ok_and(|taken| taken) {
+            tracing::info!(pool = self.name, "the database takes writes again");
+            let outlived = self.inner.retain(|pooled, _| !writes.outlive(pooled.opened_at)).removed;
+            join_all(outlived.into_iter().map(|pooled| pooled.retire("read_only"))).await;
+        }
         let size = self.stats().size;
         let wanted = if self.short.swap(false, Ordering::Relaxed) { (size + 1).min(self.limits.max) } else { 0 };
         let min = self.limits.min.max(wanted);

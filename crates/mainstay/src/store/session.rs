@@ -262,6 +262,9 @@ impl Session {
         if self.state == State::Open {
             self.state = State::Failed;
         }
+        if failure.error.is_read_only() && self.replica.is_none() {
+            self.pool().refuse_writes();
+        }
         if failure.lost {
             self.pool().doubt();
             self.cut("lost");

@@ -1,0 +1,30 @@
+//! The drills of several instances: three processes of the built binary over one PostgreSQL and one Redis, with a balancer in front.
+//!
+//! What is one service to its clients must stay one when a part of it is broken: what ended has ended everywhere, what fails says so in time, and what is
+//! whole again is used again by itself. A drill that holds says nothing; one that falls says its figures.
+
+mod balancer;
+mod fleet;
+mod kill;
+mod load;
+mod pool;
+mod redis_loss;
+mod refusals;
+mod sessions;
+
+use kill::*;
+use pool::*;
+use redis_loss::*;
+use refusals::*;
+use sessions::*;
+
+on_postgres! {
+    what_ends_on_one_instance_is_refused_by_the_others_from_the_next_request_on
+    a_disabled_account_and_a_changed_password_end_everywhere_at_once
+    without_redis_nobody_sees_an_error_or_waits_long_and_limits_hold_in_parts
+    a_late_or_silent_database_costs_503_in_time_ends_reads_from_memory_and_is_back_within_a_second
+    a_killed_instance_fails_what_it_had_in_hand_and_its_jobs_are_done_once
+    a_read_only_database_is_read_from_and_writes_are_503_until_it_takes_them_again
+    a_database_that_closes_all_connections_costs_no_500_and_is_back_within_a_second
+    a_database_without_a_free_connection_costs_503_in_time_and_is_back_within_a_second
+}
