@@ -104,7 +104,8 @@ async fn no_placement_of_the_window_holds_more_than_the_quota_and_it_comes_back(
         all.sort_unstable();
         for (number, (begin, _)) in all.iter().enumerate() {
             // Those that were certainly within one window.
-            let within = all[number..].iter().take_while(|(before, _)| *before < *begin + window).filter(|(_, after)| *after < *begin + window).count();
+            let within =
+                all[number..].iter().take_while(|(before, _)| *before < *begin + window).filter(|(_, after)| *after < *begin + window).count();
             assert!(within <= max as usize, "{within} of {max}");
         }
         assert!(all.len() >= 2 * max as usize, "the quota comes back: {} of {max} in five windows", all.len());
@@ -220,7 +221,11 @@ async fn without_redis_each_instance_admits_its_part_nobody_waits_long_and_it_co
         }
         assert_eq!(admitted, 4, "{fault:?}: half of eight, and what was admitted before counts");
         // Each of three waits for 100 ms; the rest is what a busy machine may take to wake somebody.
-        assert!(redis.counts().late <= 3 && longest < Duration::from_secs(1), "{fault:?}: {} were late, somebody waited {longest:?}", redis.counts().late);
+        assert!(
+            redis.counts().late <= 3 && longest < Duration::from_secs(1),
+            "{fault:?}: {} were late, somebody waited {longest:?}",
+            redis.counts().late
+        );
         assert!(!redis.answers(), "{fault:?}");
 
         proxy.set(Fault::Ok);
