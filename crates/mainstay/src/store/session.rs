@@ -61,7 +61,7 @@ pub(super) enum Limit {
     Statement,
 }
 
-/// Where SQL runs: inside a [`Connection`] or a [`Transaction`]. Functions with SQL take `&mut Session`.
+/// Where SQL runs: inside a [`Connection`] or a [`Transaction`](super::Transaction). Functions with SQL take `&mut Session`.
 pub struct Session {
     /// `None` once the connection was lost or cut.
     object: Option<Object<Connector>>,
