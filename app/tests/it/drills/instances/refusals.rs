@@ -85,13 +85,25 @@ pub(super) async fn a_read_only_database_is_read_from_and_writes_are_503_until_i
         answer.expect(200);
     }
     on_server(&format!("ALTER DATABASE {} RESET default_transaction_read_only", ground.name())).await;
-    let back = written_again(&editors, &path, "no longer read-only").await;
-    assert_back(back, "writes");
-    // As many at once as there are connections, so that none of before can hide.
-    let writing = (0..editors.len() * POOL as usize).map(|number| products(&editors[number % editors.len()], &path));
-    let all = futures_util::future::join_all(writing).await.into_iter().flatten();
-    for (what, answer) in all.chain(writes(&editors[0], &path).await) {
-        assert!(matches!(answer.status, 200 | 201), "{what}, after the first write: {} {}", answer.status, answer.text());
+    // As many at once as there are connections, so that none of before can hide. One that is made now takes writes while others still refuse them.
+    let begun = Instant::now();
+    let burst = async || {
+        let writing = (0..editors.len() * POOL as usize).map(|number| products(&editors[number % editors.len()], &path));
+        let answers = futures_util::future::join_all(writing).await.into_iter().flatten();
+        answers.filter(|(_, answer)| !matches!(answer.status, 200 | 201)).collect::<Vec<_>>()
+    };
+    within(SOON, "writes come back", || async {
+        let refused = burst().await;
+        refused.iter().for_each(|(what, answer)| assert_refused(answer, &format!("no longer read-only: {what}")));
+        refused.is_empty()
+    })
+    .await;
+    let back = begun.elapsed();
+    assert!(back < RECOVERY + BUSY, "writes were back on all connections after {back:?}");
+    let refused = burst().await;
+    assert!(refused.is_empty(), "after all was well: {refused:?}");
+    for (what, answer) in writes(&editors[0], &path).await {
+        assert!(matches!(answer.status, 200 | 201), "{what}, after all was well: {} {}", answer.status, answer.text());
     }
 }
 
