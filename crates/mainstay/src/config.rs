@@ -231,7 +231,7 @@ fn database_url(reader: &mut Reader, data_dir: &std::path::Path) -> SecretString
 fn database_replica_urls(reader: &mut Reader) -> Vec<SecretString> {
     let listed: Option<SecretString> = reader.read(Knob::new(
         "DATABASE_REPLICA_URL",
-        "Streaming replicas of the PostgreSQL of DATABASE_URL, with commas between their URLs: what strangers read of products comes from there",
+        "Streaming replicas of the PostgreSQL of DATABASE_URL, with commas between their URLs: what strangers read of products, and the cache does not keep, comes from there",
     ));
     let urls: Vec<&str> = listed.iter().flat_map(|urls| urls.expose_secret().split(',')).map(str::trim).collect();
     if urls.iter().any(|url| !url.starts_with("postgres://") && !url.starts_with("postgresql://")) {

@@ -30,7 +30,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open database; clones share its pools.
 ///
-/// PostgreSQL has one pool. SQLite has a pool of readers, which cannot write, and one writer, because the file takes
+/// PostgreSQL has one pool, and one for each of its read replicas. SQLite has a pool of readers, which cannot write, and one writer, because the file takes
 /// one write at a time and waiting in our queue is fair where SQLite's own waiting is not.
 #[derive(Clone)]
 pub struct Database(Arc<Shared>);

@@ -24,6 +24,7 @@
 //!   nearer, and so does every statement within the statement timeout or that deadline.
 //! - A connection whose state is unknown (its statement was cut off, its future dropped, its socket broken) never
 //!   goes back to the pool, and what it was running on the server stops within a second.
+//! - Only what is acquired by [`Database::acquire_tolerant`] may come from a read replica, and nobody waits there for one that is not well.
 //! - A transaction that is dropped without [`Transaction::commit`] is rolled back.
 //! - No error and no `Debug` output contains the database URL, a password, or the row detail that PostgreSQL adds to
 //!   constraint errors.
