@@ -294,9 +294,27 @@ fn words(error: &RedisError) -> String {
     }
 }
 
+/// The pauses before attempts to connect: each is twice the one before, until a connection lasted. One that comes and goes is not asked for more often
+/// than one that stays away.
+struct Pauses {
+    next: Duration,
+}
+
+impl Pauses {
+    /// The pause before the next attempt, after a connection that lasted so long, or none.
+    fn after(&mut self, lasted: Option<Duration>) -> Duration {
+        if lasted.is_some_and(|lasted| lasted > STEADY) {
+            self.next = PAUSE.0;
+        }
+        let pause = self.next;
+        self.next = (pause * 2).min(PAUSE.1);
+        pause
+    }
+}
+
 /// Connects anew whenever nobody asks, as long as somebody might.
 async fn keep(inner: Weak<Inner>) {
-    let (mut number, mut pause, mut came) = (1, PAUSE.0, Instant::now());
+    let (mut number, mut pauses, mut came) = (1, Pauses { next: PAUSE.0 }, Some(Instant::now()));
     loop {
         let Some(redis) = inner.upgrade() else { return };
         if redis.link().is_some() {
@@ -304,24 +322,17 @@ async fn keep(inner: Weak<Inner>) {
             let _ = timeout(Duration::from_secs(10), redis.left.notified()).await;
             continue;
         }
-        // One that comes and goes is not asked for more often than one that stays away.
-        if came.elapsed() > STEADY {
-            pause = PAUSE.0;
-        } else {
-            tokio::time::sleep(pause).await;
-        }
-        number += 1;
-        if redis.come(number).await.is_ok() {
-            tracing::info!("Redis answers again: all instances count together");
-            came = Instant::now();
-            pause = (pause * 2).min(PAUSE.1);
-            continue;
-        }
         drop(redis);
+        let pause = pauses.after(came.take().map(|came| came.elapsed()));
         // Instances that lost the same server do not come back in step.
         let jitter = Uuid::new_v4().as_u128() % (pause.as_micros() / 2).max(1);
         tokio::time::sleep(pause - Duration::from_micros(u64::try_from(jitter).unwrap_or(0))).await;
-        pause = (pause * 2).min(PAUSE.1);
+        let Some(redis) = inner.upgrade() else { return };
+        number += 1;
+        if redis.come(number).await.is_ok() {
+            tracing::info!("Redis answers again: all instances count together");
+            came = Some(Instant::now());
+        }
     }
 }
 
@@ -361,6 +372,15 @@ mod tests {
 
     fn checked(url: &str) -> bool {
         check_url(&SecretString::from(url.to_owned())).is_ok()
+    }
+
+    #[test]
+    fn pauses_grow_until_a_connection_lasted() {
+        let mut pauses = Pauses { next: PAUSE.0 };
+        let away: Vec<u128> = (0..6).map(|_| pauses.after(None).as_millis()).collect();
+        assert_eq!(away, [50, 100, 200, 400, 500, 500], "however long it stays away");
+        assert_eq!(pauses.after(Some(STEADY)), PAUSE.1, "it came and went");
+        assert_eq!([pauses.after(Some(2 * STEADY)), pauses.after(None)], [PAUSE.0, 2 * PAUSE.0]);
     }
 
     #[test]

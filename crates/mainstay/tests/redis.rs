@@ -347,3 +347,26 @@ async fn without_redis_an_instance_judges_tries_by_what_it_has_seen() {
     }
     assert_eq!(admitted, 10, "ten free tries in all");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_and_refuses_to_count_is_left_alone() {
+    let url = url();
+    let mut connection = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let name = format!("u{}", Uuid::new_v4().simple());
+    // May ask whether it lives, and nothing else, as of a server that is full or follows another one.
+    let () = redis::cmd("ACL").arg("SETUSER").arg(&name).arg("on").arg(">secret").arg("~*").arg("+ping").query_async(&mut connection).await.unwrap();
+    let (_, address) = url.rsplit_once('@').unwrap();
+    let limited = open(&format!("redis://{name}:secret@{address}")).await;
+    assert!(!limited.answers());
+    let quota = Quota::new("test", 8, LONG).together(Some(Together::new(limited.clone(), 2)));
+    assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 3, "its part");
+    // With the rights comes the count, by itself.
+    let () = redis::cmd("ACL").arg("SETUSER").arg(&name).arg("+@all").query_async(&mut connection).await.unwrap();
+    until("it is asked", Duration::from_secs(5), || limited.answers()).await;
+    assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 7);
+    // And when they go, nobody asks in vain for long.
+    let () = redis::cmd("ACL").arg("SETUSER").arg(&name).arg("-evalsha").arg("-eval").query_async(&mut connection).await.unwrap();
+    assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 3, "its part again");
+    assert!(!limited.answers());
+    let () = redis::cmd("ACL").arg("DELUSER").arg(&name).query_async(&mut connection).await.unwrap();
+}
