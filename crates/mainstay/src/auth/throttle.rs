@@ -103,7 +103,8 @@ impl ThrottleLimits {
 pub struct AccountKey([u8; 16]);
 
 impl AccountKey {
-    /// The key of a folded address. Half of SHA-256: nobody finds two addresses with one key, and no address can be read from it.
+    /// The key of a folded address. Half of SHA-256: nobody finds two addresses with one key. Whoever has a key can only try addresses, as with any hash
+    /// without a secret: a name in Redis is no place to hide an address.
     pub fn of(folded: &str) -> Self {
         let mut key = [0; 16];
         for (byte, hashed) in key.iter_mut().zip(digest(&SHA256, folded.as_bytes()).as_ref()) {

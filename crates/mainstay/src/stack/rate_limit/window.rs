@@ -241,6 +241,29 @@ mod tests {
     const WINDOW: Duration = Duration::from_secs(5);
 
     #[test]
+    fn who_was_admitted_more_often_than_the_part_allows_is_told_when_enough_has_left() {
+        let (limiter, begun) = (Limiter::new(10, WINDOW), Instant::now());
+        let at = |ms| begun + Duration::from_millis(ms);
+        for number in 0..10 {
+            // As all instances together admitted them.
+            limiter.note(1, &Decision { allowed: true, remaining: 9, next: WINDOW }, at(100 * number));
+        }
+        let refused = limiter.take_of(3, 1, at(1_000));
+        // Eight have to leave: the last of them came at 700 ms.
+        assert_eq!((refused.allowed, refused.next), (false, Duration::from_millis(4_700)));
+        assert!(!limiter.take_of(3, 1, at(5_699)).allowed && limiter.take_of(3, 1, at(5_700)).allowed);
+    }
+
+    #[test]
+    fn what_others_refused_is_refused_until_then_and_only_to_whom_it_was() {
+        let (limiter, begun) = (Limiter::new(10, WINDOW), Instant::now());
+        let at = |ms| begun + Duration::from_millis(ms);
+        limiter.note(1, &Decision { allowed: false, remaining: 0, next: Duration::from_millis(300) }, begun);
+        assert_eq!(limiter.refused(1, at(100)).map(|refused| refused.next), Some(Duration::from_millis(200)));
+        assert!(limiter.refused(1, at(300)).is_none() && limiter.refused(2, at(100)).is_none());
+    }
+
+    #[test]
     fn exactly_the_limit_passes_and_waiting_as_told_is_enough() {
         let limiter = Limiter::new(50, WINDOW);
         let start = Instant::now();
