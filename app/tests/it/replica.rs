@@ -188,7 +188,8 @@ async fn broken(ground: Arc<Ground>, fault: Fault) {
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let calm = reads(&service)[0];
+    within(PATIENCE, "it is read from", || async { reads(&service)[0] > calm + 20 }).await;
     proxy.set(fault);
     within(PATIENCE, "it is left out", || async { out(&service) == [Some(Out::Silent)] }).await;
     let before = reads(&service);

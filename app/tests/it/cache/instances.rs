@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use mainstay::news::Hearing;
 use mainstay::store::query;
-use mainstay::testing::{Fault, FaultProxy};
+use mainstay::testing::Fault;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::{SOON, product, seen, since, version};
-use crate::ground::{Ground, server_address, within};
-use crate::standing::two;
+use crate::ground::{Ground, within};
+use crate::standing::{one_behind_a_proxy, two};
 
 on_postgres! {
     what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second
@@ -119,12 +119,7 @@ async fn an_instance_behind_a_silent_connection_answers_nothing_old_for_long(gro
 }
 
 async fn cut_off(ground: Arc<Ground>, fault: Fault) {
-    let proxy = FaultProxy::start(server_address()).await.unwrap();
-    let url = ground.url.replacen(&server_address().to_string(), &proxy.address().to_string(), 1);
-    let folder = ground.file("other").display().to_string();
-    let one = ground.start(&[]).await;
-    let other = ground.start(&[("DATA_DIR", &folder), ("DATABASE_URL", &url), ("REQUEST_TIMEOUT", "1s"), ("DB_ACQUIRE_TIMEOUT", "1s")]).await;
-    within(SOON, "it hears", || async { other.app.auth.hearing() == Hearing::Live }).await;
+    let (one, other, proxy) = one_behind_a_proxy(&ground).await;
     let (editor, path) = product(&one).await;
     let there = other.stranger();
     within(SOON, "it is there", || async { there.get(&path).await.status == 200 }).await;
