@@ -1095,7 +1095,7 @@ async fn a_listener_hears_what_was_committed_and_nothing_else(ground: Arc<Ground
     dropped.rollback().await.unwrap();
     let soon = || Instant::now() + Duration::from_secs(10);
     // An answer after the notification was sent, and nothing heard: it is not here before the commit.
-    listener.ping(soon()).await.unwrap();
+    listener.server(soon()).await.unwrap();
     assert_eq!(listener.waiting(), None);
     kept.commit().await.unwrap();
     assert_eq!(listener.next(soon()).await.unwrap(), Some(("news".to_owned(), "kept".to_owned())));

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Follower, LEASE, Memory, PROOF, Shared, Source};
 use crate::store::{Database, Error, Listener, query};
 
-/// Between two proofs of life.
+/// Between two proofs of life, and two looks at which server this is.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Between two readings of the logs: two may be late, or one by 60 ms, before a memory notices.
 const READING: Duration = Duration::from_millis(40);
@@ -74,14 +74,25 @@ async fn follow(shared: &Shared, database: &Database) -> Result<std::convert::In
     let channels: Vec<&str> = shared.channels().map(|(channel, _)| channel).chain([PROOF_CHANNEL]).collect();
     let mut logs: Vec<Log<'_>> = shared.followers.iter().filter_map(Log::of).collect();
     let mut listener = database.listen(&channels).await?;
+    let turns = database.turns();
+    let mut seen = Instant::now();
+    let (server, _) = listener.server(seen + PROOF).await?;
     prove(shared, database, &mut listener).await?;
     // News went by before the connection stood; answers to readers that began before that are not kept either.
     shared.forget_all();
     loop {
         let asked = Instant::now();
-        // An answer to any question is a sign of life.
-        if logs.is_empty() {
-            listener.ping(asked + PROOF).await?;
+        // An answer to any question is a sign of life as well.
+        if logs.is_empty() || seen + HEARTBEAT <= asked {
+            seen = asked;
+            let (found, writable) = listener.server(asked + PROOF).await?;
+            if !writable {
+                database.refuse_writes();
+            }
+            // The connection lives, but where it leads the news are made no more: another server took over, or this standby did.
+            if found != server || database.turns() != turns {
+                return Err(Error::unavailable("the database is another server now"));
+            }
         }
         for log in &mut logs {
             log.read(&mut listener, asked).await?;

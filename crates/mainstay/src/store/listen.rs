@@ -4,7 +4,9 @@
 
 use super::error::{Error, Failure};
 use super::pool::CONNECT_TIMEOUT;
+use super::server::SERVER;
 use super::settings::Postgres;
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use std::fmt;
 use std::time::Instant;
@@ -64,13 +66,14 @@ impl Listener {
         timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 
-    /// Asks the other side for a sign of life; by then it must be here.
+    /// Asks the other side which server it is, as [`SERVER`], and whether it takes writes; by then the answer must be here.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is none. The listener is of no use after that.
-    pub async fn ping(&mut self, until: Instant) -> Result<(), Error> {
-        let answer = timeout_at(until.into(), sqlx::raw_sql("SELECT 1").execute(&mut self.0)).await;
-        answer.map_err(|_| silent())?.map(drop).map_err(|error| Failure::from(error).error)
+    pub async fn server(&mut self, until: Instant) -> Result<(Option<String>, bool), Error> {
+        let text = format!("SELECT {SERVER}, current_setting('transaction_read_only') = 'off'");
+        let answer = sqlx::query_as(AssertSqlSafe(text)).persistent(false).fetch_one(&mut self.0);
+        timeout_at(until.into(), answer).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 }
 

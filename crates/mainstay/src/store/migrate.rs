@@ -8,6 +8,7 @@
 use super::Dialect;
 use super::database::Database;
 use super::error::Error;
+use super::pool::CLOSE_TIMEOUT;
 use super::query::query;
 use super::session::Session;
 use super::transaction::Transaction;
@@ -173,6 +174,14 @@ impl Migration {
 /// # Errors
 /// [`MigrateError`]; whatever was applied before the error stays.
 pub async fn migrate(database: &Database, migrations: &Migrations) -> Result<Applied, MigrateError> {
+    // A pooler has limits of its own, on transactions that take long above all.
+    let Some(direct) = database.past_pooler().await? else { return migrate_on(database, migrations).await };
+    let applied = migrate_on(&direct, migrations).await;
+    direct.close(CLOSE_TIMEOUT).await;
+    applied
+}
+
+async fn migrate_on(database: &Database, migrations: &Migrations) -> Result<Applied, MigrateError> {
     let mut applied = Applied::default();
     let mut attempts = 0;
     loop {

@@ -9,7 +9,7 @@ use super::limits::{self, ConnectionLimits};
 use super::link::Link;
 use super::pool::{Limits, Opener, Pool, Stats};
 use super::session::Want;
-use super::settings::{Settings, Target};
+use super::settings::Settings;
 use super::watch::{self, Primary};
 use futures_util::future::join_all;
 use metrics::{counter, gauge};
@@ -151,7 +151,7 @@ impl Replica {
         let mut object = self.pool.acquire(None).await?;
         let link: &mut Link = object.link().ok_or(Error::NoRow)?;
         let question = limits::question();
-        let answer = timeout(watch::LOOK_TIMEOUT, link.run(&question, Want::First)).await;
+        let answer = timeout(watch::LOOK_TIMEOUT, link.run_alone(&question, Want::First)).await;
         let got = answer.map_err(|_| Error::unavailable("the replica does not answer"))?.map_err(|failure| failure.error)?;
         limits::read(got.rows.first().ok_or(Error::NoRow)?)
     }
@@ -185,7 +185,7 @@ impl Replicas {
         if settings.replicas.is_empty() {
             return Ok(None);
         }
-        let Target::Postgres(primary) = settings.target()? else {
+        let Some(primary) = settings.direct()? else {
             return Err(Error::Configuration("SQLite has no replicas".to_owned()));
         };
         if settings.replicas.len() > REPLICAS_MAX {
