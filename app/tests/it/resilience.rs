@@ -28,6 +28,11 @@ on_postgres! {
     a_client_that_leaves_frees_its_connection
 }
 
+through_pooler! {
+    a_statement_over_its_time_is_ended
+    a_client_that_leaves_frees_its_connection
+}
+
 async fn a_database_that_refuses_costs_a_refusal_in_time_and_comes_back(ground: Arc<Ground>) {
     broken(ground, Fault::Refuse).await;
 }

@@ -25,6 +25,12 @@ on_postgres! {
     a_client_that_leaves_while_others_wait_hands_its_work_on
 }
 
+through_pooler! {
+    what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second
+    a_transaction_that_commits_late_is_told
+    a_listener_that_is_killed_has_missed_nothing
+}
+
 async fn what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second(ground: Arc<Ground>) {
     let (one, other) = two(&ground).await;
     let (editor, path) = product(&one).await;
