@@ -166,6 +166,11 @@ impl Ground {
         row.get("n").unwrap()
     }
 
+    /// Does the service go through a pooler?
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pooled.is_some()
+    }
+
     /// The name of the database on its server.
     pub(crate) fn name(&self) -> &str {
         &self.name

@@ -20,7 +20,7 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let primary = PostgresServer::start(folder.path(), "primary", &[]).unwrap();
+        let primary = PostgresServer::start(folder.path(), "primary", &[], &[]).unwrap();
         let standby = primary.replica(folder.path(), "standby").unwrap();
         let proxy = FaultProxy::start(primary.address()).await.unwrap();
         Self { primary, standby, proxy, _folder: folder }
@@ -33,7 +33,6 @@ impl Pair {
 
     /// The standby has all there is, and gets nothing more: what is committed from now on is lost with the primary.
     pub(super) async fn part(&self) {
-        on(&self.standby, "ALTER SYSTEM SET wal_retrieve_retry_interval = '10min'").await;
         let text = "SELECT count(*)::bigint AS n FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()";
         within(PATIENCE, "the standby has everything", || async { number(&self.primary, text).await == 1 }).await;
         on(&self.standby, "ALTER SYSTEM SET primary_conninfo = ''").await;

@@ -26,14 +26,21 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Makes a database cluster in a new folder `name` of `folder` and starts a server on it, with settings as in `postgresql.conf`.
+    /// Makes a database cluster in a new folder `name` of `folder` and starts a server on it, with settings as in `postgresql.conf`. The files, which only
+    /// the server can read, are in `..` for it.
     ///
     /// Blocks. The server ends with the thread that calls this, so call it on one that lives as long as the test.
     ///
     /// # Errors
     /// When the programs are missing or the server does not start; with what it said.
-    pub fn start(folder: &Path, name: &str, settings: &[(&str, &str)]) -> io::Result<PostgresServer> {
+    pub fn start(folder: &Path, name: &str, files: &[(&str, &[u8])], settings: &[(&str, &str)]) -> io::Result<PostgresServer> {
         let own = own_folder(folder, name)?;
+        for (name, content) in files {
+            let file = own.join(name);
+            fs::write(&file, content)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            give_to_server(&file)?;
+        }
         let data = own.join("data");
         finish(program("initdb")?.arg("-D").arg(&data).args(["-U", "mainstay", "-A", "trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]))?;
         PostgresServer::run(own, settings)
@@ -134,12 +141,19 @@ fn children(parent: Pid) -> Vec<Pid> {
 fn own_folder(folder: &Path, name: &str) -> io::Result<PathBuf> {
     let own = folder.join(name);
     fs::create_dir(&own)?;
-    if let Some((user, group)) = server_user()? {
-        // It must reach its own folder through this one.
+    if geteuid().is_root() {
+        // The server must reach its own folder through this one.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o711))?;
-        chown(&own, Some(user), Some(group))?;
     }
+    give_to_server(&own)?;
     Ok(own)
+}
+
+fn give_to_server(path: &Path) -> io::Result<()> {
+    match server_user()? {
+        Some((user, group)) => chown(path, Some(user), Some(group)),
+        None => Ok(()),
+    }
 }
 
 /// PostgreSQL refuses to be run by root: as whom it runs then.
