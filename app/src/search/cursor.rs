@@ -7,7 +7,7 @@ pub(super) struct Cursor {
     pub(super) born: i64,
     pub(super) xact: i64,
     pub(super) seq: i64,
-    /// The server and its timeline that gave the numbers ([`mainstay::store::SERVER`]). Unknown before the first reading, and on SQLite.
+    /// The server and its timeline that gave the numbers ([`mainstay::store::Database::server_expression`]). Unknown before the first reading, and on SQLite.
     pub(super) server: Option<String>,
 }
 

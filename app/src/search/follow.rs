@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mainstay::cache::{Cache, Subject};
 use mainstay::error::{Error, Result, codes};
-use mainstay::store::{self, Database, Dialect, MigrationState, SERVER, Session, query};
+use mainstay::store::{self, Database, Dialect, MigrationState, Session, query};
 use mainstay_search::{Change, Document, Fields, Hits, Index, Opened, flatten_json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -266,14 +266,14 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
 async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -> Result<bool> {
     let mut session = database.acquire(None).await?;
     let mut cursor = Cursor::read(&search.index.cursor(), search.born);
-    let (server, mut changes) = read(&mut session, &cursor).await?;
+    let (server, mut changes) = read(&mut session, database.server_expression(), &cursor).await?;
     let first_seen = cursor.server.is_none() && server.is_some();
     if cursor.is_of_another(server.as_deref()) {
         tracing::warn!("the database is another server now, or a standby that was promoted; the search index reads it anew");
         search.lag.caught_up.store(false, Ordering::Relaxed);
         cursor = Cursor { server, ..Cursor::beginning(search.born) };
         search.index.apply([Change::RemoveAll], &cursor.written()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
-        changes = read(&mut session, &cursor).await?.1;
+        changes = read(&mut session, database.server_expression(), &cursor).await?.1;
     } else if first_seen {
         cursor.server = server;
     }
@@ -321,10 +321,10 @@ struct Changed {
 
 /// The server, and the next changes after the cursor. On PostgreSQL only those of transactions older than every one still running: a later reader misses
 /// nothing. Both in one statement: a pooler may send the next one to another server.
-async fn read(session: &mut Session, after: &Cursor) -> Result<(Option<String>, Vec<Changed>)> {
+async fn read(session: &mut Session, server: &str, after: &Cursor) -> Result<(Option<String>, Vec<Changed>)> {
     let text = match session.dialect() {
         Dialect::Postgres => format!(
-            "SELECT {SERVER} AS server, product_id, xact, seq FROM (SELECT 1) AS always LEFT JOIN (SELECT product_id, xact, seq FROM product_changes \
+            "SELECT {server} AS server, product_id, xact, seq FROM (SELECT 1) AS always LEFT JOIN (SELECT product_id, xact, seq FROM product_changes \
              WHERE (xact, seq) > ($1, $2) AND xact < pg_snapshot_xmin(pg_current_snapshot())::text::bigint ORDER BY xact, seq LIMIT $3) AS changes ON true"
         ),
         Dialect::Sqlite => {

@@ -47,7 +47,8 @@ async fn sixty_four_clients_share_four_connections_of_the_server(ground: Arc<Gro
     let backends = format!("SELECT count(*) AS n FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()", ground.name());
     // Beside the pooler's four there is the one that listens.
     assert!(ground.number(&backends).await <= 5);
-    within(PATIENCE, "nothing is left in a transaction", || async { ground.number(&format!("{backends} AND state LIKE 'idle in%'")).await == 0 }).await;
+    within(PATIENCE, "nothing is left in a transaction", || async { ground.number(&format!("{backends} AND state LIKE 'idle in%'")).await == 0 })
+        .await;
     within(PATIENCE, "all connections are back", || async { service.app.database.stats().in_use == 0 }).await;
 }
 

@@ -102,7 +102,8 @@ fn named(url: &str, name: &str) -> String {
 }
 
 fn pgbouncer(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: scripts/test starts a PgBouncer, or set MAINSTAY_TEST_DATABASES=sqlite"))
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: scripts/test starts a PgBouncer, or set MAINSTAY_TEST_DATABASES=sqlite"))
 }
 
 fn admin_url() -> String {

@@ -9,14 +9,18 @@ use std::process::Command;
 use std::time::Duration;
 
 fn openssl(folder: &Path, arguments: &str) {
-    let output = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output().expect("openssl is needed: scripts/test installs it");
+    let output =
+        Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output().expect("openssl is needed: scripts/test installs it");
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// An authority, and another one; a certificate of the first for a server that is called `localhost`.
 fn certificates(folder: &Path) {
     for authority in ["ca", "other"] {
-        openssl(folder, &format!("req -x509 -newkey rsa:2048 -nodes -keyout {authority}.key -out {authority}.crt -days 2 -subj /CN=authority-{authority}"));
+        openssl(
+            folder,
+            &format!("req -x509 -newkey rsa:2048 -nodes -keyout {authority}.key -out {authority}.crt -days 2 -subj /CN=authority-{authority}"),
+        );
     }
     openssl(folder, "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server");
     std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost").unwrap();
@@ -32,7 +36,8 @@ async fn open(url: String) -> Result<Database, Error> {
 /// Are all connections of this database encrypted?
 async fn encrypted(database: &Database) -> bool {
     let listener = database.listen(&["news"]).await.unwrap();
-    let text = "SELECT bool_and(ssl) AS encrypted, count(*) AS n FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'mainstay'";
+    let text =
+        "SELECT bool_and(ssl) AS encrypted, count(*) AS n FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'mainstay'";
     let row = query(text).fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap();
     drop(listener);
     assert!(row.get::<i64>("n").unwrap() >= 2, "one reads and one listens");

@@ -44,7 +44,10 @@ impl Pair {
     /// The standby becomes a primary, on a timeline of its own.
     pub(super) async fn promote(&self) {
         on(&self.standby, "SELECT 1 AS one FROM pg_promote()").await;
-        within(PATIENCE, "it is promoted", || async { number(&self.standby, "SELECT count(*)::bigint AS n WHERE NOT pg_is_in_recovery()").await == 1 }).await;
+        within(PATIENCE, "it is promoted", || async {
+            number(&self.standby, "SELECT count(*)::bigint AS n WHERE NOT pg_is_in_recovery()").await == 1
+        })
+        .await;
     }
 }
 

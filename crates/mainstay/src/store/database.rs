@@ -7,7 +7,7 @@ use super::listen::Listener;
 use super::pool::{Limits, Opener, Pool};
 use super::query::query;
 use super::replica::{self, Fallback, ReplicaStanding, Replicas};
-use super::server;
+use super::server::{self, SERVER, Sight};
 use super::session::{Connection, Role, Session};
 use super::settings::{Postgres, Settings, Target, create_sqlite_file};
 use super::transaction::Transaction;
@@ -48,8 +48,8 @@ struct Shared {
     beside: Option<Box<Postgres>>,
     /// Of a database of its own past the pooler; none without a pooler.
     direct: Option<Settings>,
-    limits_hold: bool,
-    /// Which server is followed, as [`server::SERVER`].
+    sight: Sight,
+    /// Which server is followed, as [`Database::server_expression`] says it.
     server: Mutex<Option<String>>,
     tending: AbortHandle,
     news: Notify,
@@ -103,10 +103,8 @@ impl Database {
             }
         };
         let mut first = reader.acquire(None).await?;
-        let limits_hold = match first.link() {
-            Some(link) => server::look(link, settings).await?,
-            None => true,
-        };
+        let link = first.link().ok_or_else(|| Error::unavailable("the connection was closed"))?;
+        let sight = server::look(link, settings).await?;
         drop(first);
         let replicas = Replicas::open(settings, pool_limits)?;
         let tending = tokio::spawn(tend(Arc::clone(&reader), Arc::clone(&writer))).abort_handle();
@@ -120,7 +118,7 @@ impl Database {
             replicas,
             beside: settings.direct()?,
             direct: settings.past_pooler(),
-            limits_hold,
+            sight,
             server: Mutex::new(None),
             tending,
             news: Notify::new(),
@@ -198,7 +196,7 @@ impl Database {
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, Error> {
         match &self.0.beside {
             Some(options) => {
-                let mut listener = Listener::connect(options, channels).await?;
+                let mut listener = Listener::connect(options, channels, self.server_expression()).await?;
                 self.meet(listener.server(Instant::now() + PING_TIMEOUT).await?.0);
                 Ok(listener)
             }
@@ -293,10 +291,19 @@ impl Database {
         }
     }
 
+    /// An SQL expression for which server answers and on which timeline, as a text: null on a standby, on SQLite, and where nobody may ask.
+    ///
+    /// A standby that was promoted has another timeline than its primary had. What was committed there and had not arrived is lost then, and the numbers of its
+    /// transactions are given again: what was read under one text says nothing about the other.
+    #[must_use]
+    pub fn server_expression(&self) -> &'static str {
+        if self.0.sight.tells { SERVER } else { "CAST(NULL AS text)" }
+    }
+
     /// Do the limits that each connection was made with hold on the server? They do not if somebody in between dropped them: a pooler that nobody declared.
     #[must_use]
     pub fn limits_hold(&self) -> bool {
-        self.0.limits_hold
+        self.0.sight.limits_hold
     }
 
     /// Counts how often what answers became another server, or one that takes writes again: whoever has a connection beside the pool opens it anew then.

@@ -53,7 +53,10 @@ pub(super) enum Link {
         /// With a pooler in between: how each transaction begins.
         beginning: Option<Arc<Beginning>>,
     },
-    Sqlite { connection: SqliteConnection, interrupt: Arc<Interrupt> },
+    Sqlite {
+        connection: SqliteConnection,
+        interrupt: Arc<Interrupt>,
+    },
 }
 
 /// What a statement gave.

@@ -4,7 +4,6 @@
 
 use super::error::{Error, Failure};
 use super::pool::CONNECT_TIMEOUT;
-use super::server::SERVER;
 use super::settings::Postgres;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
@@ -13,7 +12,11 @@ use std::time::Instant;
 use tokio::time::{timeout, timeout_at};
 
 /// Hears what is told on its channels; see [`super::Database::listen`].
-pub struct Listener(PgListener);
+pub struct Listener {
+    listener: PgListener,
+    /// Asks which server it is.
+    server: String,
+}
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +25,8 @@ impl fmt::Debug for Listener {
 }
 
 impl Listener {
-    pub(super) async fn connect(postgres: &Postgres, channels: &[&str]) -> Result<Listener, Error> {
+    pub(super) async fn connect(postgres: &Postgres, channels: &[&str], server: &str) -> Result<Listener, Error> {
+        let server = format!("SELECT {server}, current_setting('transaction_read_only') = 'off'");
         let subscribe = async {
             // The driver's listener wants a pool of its kind; this one has the one connection and makes no second one behind our back.
             let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false).idle_timeout(None).max_lifetime(None);
@@ -31,7 +35,7 @@ impl Listener {
             // A new connection in place of a lost one would hide that news went by.
             listener.eager_reconnect(false);
             listener.listen_all(channels.iter().copied()).await?;
-            Ok(Listener(listener))
+            Ok(Listener { listener, server })
         };
         let listener = timeout(CONNECT_TIMEOUT, subscribe).await.map_err(|_| silent())?;
         listener.map_err(|error: sqlx::Error| Failure::from(error).error)
@@ -42,7 +46,7 @@ impl Listener {
     /// # Errors
     /// [`Error::Unavailable`] when the connection is lost. The listener is of no use after that.
     pub async fn next(&mut self, until: Instant) -> Result<Option<(String, String)>, Error> {
-        match timeout_at(until.into(), self.0.try_recv()).await {
+        match timeout_at(until.into(), self.listener.try_recv()).await {
             Err(_) => Ok(None),
             Ok(Ok(Some(notification))) => Ok(Some(told(&notification))),
             Ok(Ok(None)) => Err(Error::unavailable("the connection that listens was closed")),
@@ -52,7 +56,7 @@ impl Listener {
 
     /// A notification that came in while something else was waited for.
     pub fn waiting(&mut self) -> Option<(String, String)> {
-        self.0.next_buffered().map(|notification| told(&notification))
+        self.listener.next_buffered().map(|notification| told(&notification))
     }
 
     /// Reads a log of changes with this statement: its parameter is the snapshot of the reading before, its row the snapshot of this one and what changed
@@ -62,17 +66,16 @@ impl Listener {
     /// [`Error::Unavailable`] when there is no answer by then, and any [`Error`] that a read can meet. The listener is of no use after that.
     pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>), Error> {
         // Planned for its snapshot each time: a plan for any snapshot reads the whole log.
-        let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.0);
+        let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.listener);
         timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 
-    /// Asks the other side which server it is, as [`SERVER`], and whether it takes writes; by then the answer must be here.
+    /// Asks the other side which server it is, as [`super::Database::server_expression`] says it, and whether it takes writes; by then the answer must be here.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is none. The listener is of no use after that.
     pub async fn server(&mut self, until: Instant) -> Result<(Option<String>, bool), Error> {
-        let text = format!("SELECT {SERVER}, current_setting('transaction_read_only') = 'off'");
-        let answer = sqlx::query_as(AssertSqlSafe(text)).persistent(false).fetch_one(&mut self.0);
+        let answer = sqlx::query_as(AssertSqlSafe(self.server.clone())).persistent(false).fetch_one(&mut self.listener);
         timeout_at(until.into(), answer).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 }

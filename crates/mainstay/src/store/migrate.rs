@@ -1,7 +1,7 @@
 //! Migrations: forward only, each in a transaction, safe when ten instances start at once.
 //!
 //! Before each migration an instance takes a lock that belongs to the transaction (an advisory lock on PostgreSQL,
-//! which also works through PgBouncer; `BEGIN IMMEDIATE` on SQLite) and looks again what has been applied. The
+//! which also works through a pooler; `BEGIN IMMEDIATE` on SQLite) and looks again what has been applied. The
 //! previous release keeps running meanwhile: a migration that cannot get its table within [`LOCK_TIMEOUT_MS`] steps
 //! back instead of making everybody queue behind it, and tries again.
 

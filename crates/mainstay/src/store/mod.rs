@@ -60,7 +60,6 @@ pub use migrate::{Applied, MigrateError, Migration, MigrationState, MigrationSta
 pub use query::{Query, placeholders, query};
 pub use replica::{Out, REPLICAS_MAX, ReplicaStanding};
 pub use row::{Column, Row};
-pub use server::SERVER;
 pub use session::{Connection, Session};
 pub use settings::Settings;
 pub use transaction::Transaction;

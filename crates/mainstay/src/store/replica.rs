@@ -11,6 +11,7 @@ use super::pool::{Limits, Opener, Pool, Stats};
 use super::session::Want;
 use super::settings::Settings;
 use super::watch::{self, Primary};
+use deadpool::managed::Object;
 use futures_util::future::join_all;
 use metrics::{counter, gauge};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -152,6 +153,10 @@ impl Replica {
         let link: &mut Link = object.link().ok_or(Error::NoRow)?;
         let question = limits::question();
         let answer = timeout(watch::LOOK_TIMEOUT, link.run_alone(&question, Want::First)).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            // What comes next on it is anybody's guess.
+            Object::take(object).cut("interrupted");
+        }
         let got = answer.map_err(|_| Error::unavailable("the replica does not answer"))?.map_err(|failure| failure.error)?;
         limits::read(got.rows.first().ok_or(Error::NoRow)?)
     }

@@ -9,11 +9,9 @@ use super::session::Want;
 use super::settings::Settings;
 use tokio::time::timeout;
 
-/// An SQL expression for PostgreSQL: the server and its timeline, as a text; null on a standby, whose timeline its primary decides.
-///
-/// A standby that was promoted has another one than its primary had. What was committed there and had not arrived is lost then, and the numbers of its
-/// transactions are given again: what was read under one text says nothing about the other.
-pub const SERVER: &str = "(SELECT CASE WHEN NOT pg_is_in_recovery() THEN system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) END \
+/// See [`super::Database::server_expression`]. The timeline of a standby is its primary's to decide; one of the last checkpoint would still be the old one
+/// for a while after a promotion.
+pub(super) const SERVER: &str = "(SELECT CASE WHEN NOT pg_is_in_recovery() THEN system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) END \
     FROM pg_control_system())";
 
 /// Which database a server has: a copy has the same identifier as its original.
@@ -40,22 +38,47 @@ impl Identity {
     }
 }
 
-/// Looks at the first connection: do the limits of the settings hold there, and does a direct URL lead to the same database?
+/// What a first connection tells of all that follow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    /// The limits of the settings hold there.
+    pub(super) limits_hold: bool,
+    /// The server says which one it is.
+    pub(super) tells: bool,
+}
+
+/// Looks at the first connection, and whether a direct URL leads to the same database.
 ///
 /// # Errors
 /// [`Error::Configuration`] when it does not; any [`Error`] of a connection.
-pub(super) async fn look(first: &mut Link, settings: &Settings) -> Result<bool, Error> {
-    let Some(direct) = settings.direct()? else { return Ok(true) };
+pub(super) async fn look(first: &mut Link, settings: &Settings) -> Result<Sight, Error> {
+    let Some(direct) = settings.direct()? else { return Ok(Sight { limits_hold: true, tells: false }) };
+    let tells = match ask(first, query(format!("SELECT {SERVER} AS server")).once()).await {
+        Ok(_) => true,
+        // Everybody may ask by default. Somebody took that away, or this is something that only speaks like PostgreSQL.
+        Err(Error::Other(cause)) => {
+            tracing::warn!(%cause, "this database does not say which server it is: after a failover restart every instance, with a new DATA_DIR/search");
+            false
+        }
+        Err(error) => return Err(error),
+    };
     if settings.direct_url.is_none() {
         let limit = ask(first, query("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'").once()).await?;
-        return Ok(limit.get::<String>("setting")? == settings.statement_timeout.as_millis().to_string());
+        let limits_hold = limit.get::<String>("setting")? == settings.statement_timeout.as_millis().to_string();
+        return Ok(Sight { limits_hold, tells });
     }
+    let sight = Sight { limits_hold: true, tells };
     let opened = timeout(CONNECT_TIMEOUT, direct.connect()).await.map_err(|_| silent())?;
     let mut past = opened.map_err(|error| Failure::from(error).error)?;
-    let (one, other) = (ask(first, Identity::question()).await?, ask(&mut past, Identity::question()).await?);
+    let same = if tells {
+        let (one, other) = (ask(first, Identity::question()).await?, ask(&mut past, Identity::question()).await?);
+        Identity::read(&one)?.is_of(&Identity::read(&other)?)
+    } else {
+        true
+    };
     past.close().await;
-    if Identity::read(&one)?.is_of(&Identity::read(&other)?) {
-        return Ok(true);
+    if same {
+        return Ok(sight);
     }
     Err(Error::Configuration("the URL of the pooler and the direct URL lead to different databases".to_owned()))
 }

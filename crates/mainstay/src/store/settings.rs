@@ -106,7 +106,9 @@ impl Settings {
         match (&self.direct_url, self.target()?) {
             (_, Target::Sqlite(_)) => Ok(None),
             (None, Target::Postgres(options)) => Ok(Some(options)),
-            (Some(url), Target::Postgres(_)) if is_postgres(url.expose_secret()) => self.postgres(url.expose_secret(), false).map(|options| Some(Box::new(options))),
+            (Some(url), Target::Postgres(_)) if is_postgres(url.expose_secret()) => {
+                self.postgres(url.expose_secret(), false).map(|options| Some(Box::new(options)))
+            }
             (Some(_), _) => Err(Error::Configuration("the direct URL of the database must begin with postgres://".to_owned())),
         }
     }

@@ -1,6 +1,6 @@
 //! A PostgreSQL of a test's own, for what no shared one can bear: to be killed, promoted, or to speak TLS.
 //!
-//! Its programs are looked for in the folder that `TEST_POSTGRES_BIN` names, then where Debian has them, then on the path. It is on a free port of
+//! Its programs are looked for where Debian has them, newest first, then on the path. It is on a free port of
 //! 127.0.0.1, trusts everybody there, and is killed when it is dropped.
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
@@ -181,9 +181,6 @@ fn program(name: &str) -> io::Result<Command> {
 }
 
 fn bin() -> Option<PathBuf> {
-    if let Some(bin) = std::env::var_os("TEST_POSTGRES_BIN") {
-        return Some(bin.into());
-    }
     let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path());
     versions.filter(|folder| version(folder).is_some()).max_by_key(version).map(|folder| folder.join("bin"))
