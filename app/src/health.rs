@@ -79,7 +79,7 @@ async fn summary(State(app): State<App>) -> Response {
 /// Does everything work that instances share beside the database?
 fn whole(app: &App) -> bool {
     let replicas = app.database.replicas().iter().all(|replica| replica.out.is_none());
-    app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers) && replicas
+    app.database.limits_hold() && app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers) && replicas
 }
 
 /// Details for the operator.
@@ -106,6 +106,8 @@ struct Database {
     kind: String,
     answers: bool,
     error: Option<String>,
+    /// False: something in between, a pooler that nobody declared, drops the limits of our connections.
+    limits_hold: bool,
     pool_max: usize,
     size: usize,
     idle: usize,
@@ -203,6 +205,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
             kind: app.database.dialect().name().to_owned(),
             answers: ping.is_ok(),
             error: ping.err().map(|error| error.to_string()),
+            limits_hold: app.database.limits_hold(),
             pool_max: stats.max,
             size: stats.size,
             idle: stats.idle,

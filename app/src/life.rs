@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mainstay::cache::Cache;
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
+use mainstay::config::Pooler;
 use mainstay::error::{Error, Result, codes};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
@@ -99,9 +100,16 @@ async fn open(settings: &Settings, replicas: Vec<SecretString>) -> Result<Databa
         application_name: "mainstay".to_owned(),
         replicas,
         replica_lag_max: stack.replica_lag_max,
+        direct_url: stack.database_direct_url.clone(),
     })
     .await
     .map_err(unavailable)?;
+    if !database.limits_hold() {
+        tracing::warn!(
+            "the database does not keep the limits of our connections: something in between drops them. A pooler in transaction mode needs \
+             DATABASE_POOLER=transaction and DATABASE_DIRECT_URL; with any other, give the limits to the role"
+        );
+    }
     if let Some(limits) = database.connection_limits().await.map_err(unavailable)? {
         let server = if stack.database_replica_urls.is_empty() { Server::Alone } else { Server::Primary };
         check_room(settings, server, limits)?;
@@ -111,7 +119,12 @@ async fn open(settings: &Settings, replicas: Vec<SecretString>) -> Result<Databa
 
 fn check_room(settings: &Settings, server: Server, limits: ConnectionLimits) -> Result<()> {
     let stack = &settings.stack;
-    let room = store::check_arithmetic(server, stack.instances.into(), stack.db_pool_max.into(), limits);
+    // Behind a pooler its pool is what the server sees of ours, and that is the pooler's own arithmetic. What goes past it still counts.
+    let pool_max = match stack.database_pooler {
+        Pooler::None => stack.db_pool_max,
+        Pooler::Transaction => 0,
+    };
+    let room = store::check_arithmetic(server, stack.instances.into(), pool_max.into(), limits);
     room.map_err(|sum| Error::new(&codes::DATABASE_UNAVAILABLE).with_message(sum.to_string()))
 }
 

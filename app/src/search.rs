@@ -3,6 +3,7 @@
 //! The index finds and ranks; what is shown is read from the database, so an answer never shows a product that was
 //! removed or an old price (a stranger's may, as long as a read replica may be behind).
 
+mod cursor;
 mod follow;
 
 use std::collections::BTreeMap;

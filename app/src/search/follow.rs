@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::migrations::MIGRATIONS;
 use crate::products::{PRODUCTS, Product, sql};
+use crate::search::cursor::Cursor;
 
 /// Products read and applied at once: about 2 MB of them.
 const BATCH: i64 = 1000;
@@ -194,40 +195,6 @@ fn of_this_database(index: Index, born: i64) -> std::result::Result<Index, mains
     Ok(index)
 }
 
-/// How far the index has read, and of which database: the transaction and the number of the last change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cursor {
-    born: i64,
-    xact: i64,
-    seq: i64,
-}
-
-impl Cursor {
-    fn beginning(born: i64) -> Self {
-        Self { born, xact: -1, seq: -1 }
-    }
-
-    /// The cursor of an index of this database.
-    fn read(text: &str, born: i64) -> Self {
-        // From the beginning: what cannot be read is read again.
-        Self::parse(text).filter(|cursor| cursor.born == born).unwrap_or(Self::beginning(born))
-    }
-
-    fn belongs(text: &str, born: i64) -> bool {
-        Self::parse(text).is_some_and(|cursor| cursor.born == born)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split(':').map(str::parse);
-        let (born, xact, seq) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
-        parts.next().is_none().then_some(Self { born, xact, seq })
-    }
-
-    fn written(self) -> String {
-        format!("{}:{}:{}", self.born, self.xact, self.seq)
-    }
-}
-
 async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mpsc::Receiver<Handed>) {
     let mut poll = Duration::ZERO;
     let mut waiting: Vec<Handed> = Vec::new();
@@ -299,18 +266,30 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
 async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -> Result<bool> {
     let mut session = database.acquire(None).await?;
     let mut cursor = Cursor::read(&search.index.cursor(), search.born);
-    let changes = changes(&mut session, cursor).await?;
+    let (server, mut changes) = read(&mut session, database.server_expression(), &cursor).await?;
+    let first_seen = cursor.server.is_none() && server.is_some();
+    if cursor.is_of_another(server.as_deref()) {
+        tracing::warn!("the database is another server now, or a standby that was promoted; the search index reads it anew");
+        search.lag.caught_up.store(false, Ordering::Relaxed);
+        cursor = Cursor { server, ..Cursor::beginning(search.born) };
+        search.index.apply([Change::RemoveAll], &cursor.written()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+        changes = read(&mut session, database.server_expression(), &cursor).await?.1;
+    } else if first_seen {
+        cursor.server = server;
+    }
     let more = changes.len() as i64 == BATCH;
     if database.dialect() == Dialect::Sqlite {
-        changes.iter().for_each(|(id, _)| search.cache.forget(Subject::One(PRODUCTS, *id)));
+        changes.iter().for_each(|change| search.cache.forget(Subject::One(PRODUCTS, change.product)));
     }
-    if let Some((_, last)) = changes.last() {
-        cursor = *last;
+    if let Some(last) = changes.last() {
+        (cursor.xact, cursor.seq) = (last.xact, last.seq);
     }
-    let mut ids: Vec<Uuid> = changes.iter().map(|(id, _)| *id).chain(handed.iter().map(|(id, _)| *id)).collect();
+    let mut ids: Vec<Uuid> = changes.iter().map(|change| change.product).chain(handed.iter().map(|(id, _)| *id)).collect();
     ids.sort_unstable();
     ids.dedup();
-    if !ids.is_empty() {
+    let level = cursor.clone();
+    // A server that is known for the first time is noted as well, so that the next one is told from it.
+    if !ids.is_empty() || first_seen {
         // Read after the log: a state newer than the change is right as well, an older one is not possible.
         let products = sql::find_all(&mut session, &ids).await?;
         drop(session);
@@ -324,7 +303,7 @@ async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -
         applied.await.map_err(|error| internal(error.into()))?.map_err(|error| internal(error.into()))?;
     }
     // Counted even at the end of what can be read: changes may wait for an older transaction to end.
-    let behind = behind(&mut *database.acquire(None).await?, cursor).await?;
+    let behind = behind(&mut *database.acquire(None).await?, &level).await?;
     search.lag.behind.store(behind, Ordering::Relaxed);
     if !more {
         search.lag.caught_up.store(true, Ordering::Relaxed);
@@ -333,17 +312,39 @@ async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -
     Ok(more)
 }
 
-/// The next changes after the cursor. On PostgreSQL only those of transactions older than every one still running: a later reader misses nothing.
-async fn changes(session: &mut Session, after: Cursor) -> Result<Vec<(Uuid, Cursor)>> {
-    let text = session.dialect().sql(
-        "SELECT product_id, xact, seq FROM product_changes WHERE (xact, seq) > ($1, $2) AND xact < pg_snapshot_xmin(pg_current_snapshot())::text::bigint ORDER BY xact, seq LIMIT $3",
-        "SELECT product_id, xact, seq FROM product_changes WHERE (xact, seq) > ($1, $2) ORDER BY xact, seq LIMIT $3",
-    );
-    let rows = query(text).bind(after.xact).bind(after.seq).bind(BATCH).fetch_all(session).await?;
-    rows.iter().map(|row| Ok((row.get("product_id")?, Cursor { xact: row.get("xact")?, seq: row.get("seq")?, ..after }))).collect()
+/// A change of a product, by its place in the log.
+struct Changed {
+    product: Uuid,
+    xact: i64,
+    seq: i64,
 }
 
-async fn behind(session: &mut Session, after: Cursor) -> Result<i64> {
+/// The server, and the next changes after the cursor. On PostgreSQL only those of transactions older than every one still running: a later reader misses
+/// nothing. Both in one statement: a pooler may send the next one to another server.
+async fn read(session: &mut Session, server: &str, after: &Cursor) -> Result<(Option<String>, Vec<Changed>)> {
+    let text = match session.dialect() {
+        Dialect::Postgres => format!(
+            "SELECT {server} AS server, product_id, xact, seq FROM (SELECT 1) AS always LEFT JOIN (SELECT product_id, xact, seq FROM product_changes \
+             WHERE (xact, seq) > ($1, $2) AND xact < pg_snapshot_xmin(pg_current_snapshot())::text::bigint ORDER BY xact, seq LIMIT $3) AS changes ON true"
+        ),
+        Dialect::Sqlite => {
+            "SELECT NULL AS server, product_id, xact, seq FROM product_changes WHERE (xact, seq) > ($1, $2) ORDER BY xact, seq LIMIT $3".to_owned()
+        }
+    };
+    let rows = query(text).bind(after.xact).bind(after.seq).bind(BATCH).fetch_all(session).await?;
+    let server = rows.first().map(|row| row.get("server")).transpose()?.flatten();
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(product) = row.get("product_id")? {
+            changes.push(Changed { product, xact: row.get("xact")?, seq: row.get("seq")? });
+        }
+    }
+    // Nobody promises that a join keeps the order.
+    changes.sort_unstable_by_key(|change| (change.xact, change.seq));
+    Ok((server, changes))
+}
+
+async fn behind(session: &mut Session, after: &Cursor) -> Result<i64> {
     // Up to a bound: how far it is matters to nobody beyond it, and counting millions five times a second would matter.
     let text =
         "SELECT CAST(count(*) AS bigint) AS behind FROM (SELECT 1 AS one FROM product_changes WHERE (xact, seq) > ($1, $2) LIMIT 100000) AS rest";
@@ -371,19 +372,4 @@ fn document(product: &Product) -> Document {
         document = document.number("price", price.e4());
     }
     document
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_survives_and_a_broken_one_begins_again() {
-        let cursor = Cursor { born: 5, xact: 7, seq: 42 };
-        assert_eq!(Cursor::read(&cursor.written(), 5), cursor);
-        assert_eq!(Cursor::read(&cursor.written(), 6), Cursor::beginning(6), "another database is read from its beginning");
-        for broken in ["", "5", "5:7", "5:7:x", "5:7:42:1", "nonsense"] {
-            assert_eq!(Cursor::read(broken, 5), Cursor::beginning(5), "{broken}");
-        }
-    }
 }

@@ -23,6 +23,11 @@ on_both! {
     many_requests_by_a_key_cost_about_one_query
 }
 
+through_pooler! {
+    a_key_is_shown_once_used_seen_and_revoked
+    an_account_has_fifty_keys_also_when_they_are_made_at_once
+}
+
 mod only {
     use super::*;
     on_postgres! {

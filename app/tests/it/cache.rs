@@ -30,6 +30,12 @@ on_both! {
     without_a_cache_every_read_asks
 }
 
+through_pooler! {
+    sixty_four_readers_of_one_product_cost_one_query
+    no_reader_gets_what_was_before_a_write_that_was_answered
+    a_change_by_another_process_is_seen
+}
+
 const SOON: Duration = Duration::from_secs(10);
 
 async fn product(service: &Service) -> (Client, String) {

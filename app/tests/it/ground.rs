@@ -40,6 +40,8 @@ pub(crate) const JWT_SECRET: &str = "a secret that is only used by the tests 012
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(crate) url: String,
+    /// The same database through a pooler, if the service takes that way.
+    pooled: Option<String>,
     folder: tempfile::TempDir,
     name: String,
 }
@@ -47,6 +49,16 @@ pub(crate) struct Ground {
 impl Ground {
     /// Runs a test on an empty database.
     pub(crate) async fn run<F: Future<Output = ()> + Send + 'static>(dialect: Dialect, test: impl FnOnce(Arc<Ground>) -> F) {
+        Self::run_by(dialect, None, test).await;
+    }
+
+    /// Runs a test on an empty PostgreSQL that the service reaches through PgBouncer in transaction mode. What the test does behind its back goes past it.
+    pub(crate) async fn run_pooled<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Arc<Ground>) -> F) {
+        let pooler = std::env::var("TEST_PGBOUNCER_URL").unwrap_or_default();
+        Self::run_by(Dialect::Postgres, Some(pooler), test).await;
+    }
+
+    async fn run_by<F: Future<Output = ()> + Send + 'static>(dialect: Dialect, pooler: Option<String>, test: impl FnOnce(Arc<Ground>) -> F) {
         if dialect == Dialect::Postgres && std::env::var("MAINSTAY_TEST_DATABASES").is_ok_and(|databases| databases == "sqlite") {
             return;
         }
@@ -60,7 +72,11 @@ impl Ground {
                 format!("{}/{name}", server.rsplit_once('/').unwrap().0)
             }
         };
-        let ground = Arc::new(Ground { url, folder, name: name.clone() });
+        let pooled = pooler.map(|pooler| {
+            let (server, _) = pooler.rsplit_once('/').expect("TEST_PGBOUNCER_URL is not set: scripts/test starts a PgBouncer");
+            format!("{server}/{name}")
+        });
+        let ground = Arc::new(Ground { url, pooled, folder, name: name.clone() });
         let outcome = tokio::spawn(test(ground)).await;
         if dialect == Dialect::Postgres {
             on_server(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
@@ -83,8 +99,14 @@ impl Ground {
     /// The settings of a small service on this ground, changed by `pairs`.
     pub(crate) fn pairs(&self, pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         let data_dir = self.data_dir().display().to_string();
+        let (way, pooler, direct) = match &self.pooled {
+            Some(pooled) => (pooled.as_str(), "transaction", self.url.as_str()),
+            None => (self.url.as_str(), "", ""),
+        };
         let standard = [
-            ("DATABASE_URL", self.url.as_str()),
+            ("DATABASE_URL", way),
+            ("DATABASE_POOLER", pooler),
+            ("DATABASE_DIRECT_URL", direct),
             ("DATA_DIR", &data_dir),
             ("PORT", "0"),
             ("MANAGEMENT_ADDR", "127.0.0.1:0"),
@@ -142,6 +164,11 @@ impl Ground {
         let row = query(text.to_owned()).once().fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap();
         database.close(Duration::from_secs(5)).await;
         row.get("n").unwrap()
+    }
+
+    /// Does the service go through a pooler?
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.pooled.is_some()
     }
 
     /// The name of the database on its server.

@@ -18,6 +18,14 @@ on_both! {
     what_was_imported_is_served_and_found
 }
 
+through_pooler! {
+    a_bad_line_is_reported_with_its_number_and_stops_no_other
+    a_repeated_import_leaves_versions_alone_and_a_changed_line_is_an_update
+    packed_files_and_standard_input_are_read_like_plain_ones
+    of_two_lines_for_one_product_the_later_wins
+    what_was_imported_is_served_and_found
+}
+
 /// Runs `mainstay import` on the ground's database.
 async fn import(ground: &Arc<Ground>, arguments: &[&str], input: &[u8]) -> Output {
     let (settings, input) = (ground.pairs(&[]), input.to_vec());

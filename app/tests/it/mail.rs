@@ -30,6 +30,11 @@ on_both! {
     production_logs_neither_addresses_nor_links
 }
 
+through_pooler! {
+    a_mail_comes_if_its_cause_committed_and_once_an_event
+    a_process_that_is_killed_before_the_message_is_taken_over
+}
+
 fn reset() -> Letter {
     Letter::ResetPassword { token: Token::new("marked-token".to_owned()) }
 }

@@ -30,6 +30,18 @@ macro_rules! on_postgres {
     };
 }
 
+/// Tests that must hold as well when PgBouncer lends four connections for a transaction each.
+macro_rules! through_pooler {
+    ($($name:ident)*) => {
+        mod pooled {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::ground::Ground::run_pooled(super::$name).await;
+            })*
+        }
+    };
+}
+
 mod client;
 mod ground;
 mod mailbox;
@@ -42,6 +54,7 @@ mod api_keys;
 mod audit;
 mod cache;
 mod drills;
+mod failover;
 mod forged;
 mod import;
 mod keys;
@@ -49,6 +62,7 @@ mod life;
 mod mail;
 mod openapi;
 mod pages;
+mod pooler;
 mod products;
 mod replica;
 mod resilience;

@@ -27,6 +27,16 @@ on_both! {
     a_body_that_is_no_json_or_too_deep_or_too_large_is_refused
 }
 
+through_pooler! {
+    a_product_is_created_shown_replaced_changed_removed_and_restored
+    a_number_belongs_to_one_product_and_is_free_after_removal
+    lists_in_every_order_show_each_product_once
+    a_page_is_stable_while_products_are_added_and_removed
+    filters_leave_what_they_name
+    parallel_changes_of_one_product_lose_none
+    every_string_comes_back_unchanged
+}
+
 async fn a_product_is_created_shown_replaced_changed_removed_and_restored(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     let (editor, admin, stranger) = (service.account(Role::Editor).await.client, service.admin().await.client, service.stranger());

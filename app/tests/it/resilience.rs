@@ -28,6 +28,11 @@ on_postgres! {
     a_client_that_leaves_frees_its_connection
 }
 
+through_pooler! {
+    a_statement_over_its_time_is_ended
+    a_client_that_leaves_frees_its_connection
+}
+
 async fn a_database_that_refuses_costs_a_refusal_in_time_and_comes_back(ground: Arc<Ground>) {
     broken(ground, Fault::Refuse).await;
 }
@@ -127,7 +132,9 @@ async fn a_client_that_leaves_frees_its_connection(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     let editor = service.account(Role::Editor).await.client;
     let mut paths = Vec::new();
-    for _ in 0..5 {
+    // One less than a pooler lends: the search index reads as well.
+    let clients = if ground.is_pooled() { 3 } else { 5 };
+    for _ in 0..clients {
         paths.push(editor.post("/api/products", &json!({"name": "Wanted"})).await.expect(201).header("location").unwrap().to_owned());
     }
     let database = ground.database().await;
@@ -138,14 +145,14 @@ async fn a_client_that_leaves_frees_its_connection(ground: Arc<Ground>) {
         "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query LIKE '%WHERE id = $1 AND%'",
         ground.name()
     );
-    let mut clients = Vec::new();
+    let mut connected = Vec::new();
     for path in &paths {
         let mut client = TcpStream::connect(service.address).await.unwrap();
         client.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
-        clients.push(client);
+        connected.push(client);
     }
-    within(RECOVERY, "five statements wait", || async { ground.number(&waiting).await == 5 }).await;
-    drop(clients);
+    within(RECOVERY, "their statements wait", || async { ground.number(&waiting).await == clients }).await;
+    drop(connected);
     within(RECOVERY, "the statements of clients that left are ended", || async { ground.number(&waiting).await == 0 }).await;
     within(RECOVERY, "their connections are free", || async { service.app.database.stats().in_use <= 1 }).await;
     transaction.rollback().await.unwrap();

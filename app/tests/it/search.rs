@@ -28,6 +28,13 @@ on_both! {
     two_processes_on_one_folder_both_find_everything
 }
 
+through_pooler! {
+    a_writer_finds_its_own_write_at_once_and_nothing_that_it_removed
+    a_write_behind_the_services_back_is_found_soon
+    an_index_survives_a_restart_without_being_built_again
+    two_processes_on_one_folder_both_find_everything
+}
+
 mod only {
     use super::*;
     on_postgres! { a_transaction_that_began_early_and_commits_late_is_not_missed a_restored_database_is_found_again }

@@ -26,6 +26,19 @@ on_both! {
     ended_sessions_are_swept_and_living_ones_are_not
 }
 
+through_pooler! {
+    a_session_is_opened_refreshed_seen_and_ended
+    twenty_uses_of_one_refresh_token_at_once_leave_one_successor
+    a_lost_answer_signs_nobody_out_and_a_late_reuse_ends_the_session
+    whoever_signs_out_is_out_with_both_tokens
+    nobody_sees_or_ends_the_session_of_another_but_an_administrator
+    the_session_used_longest_ago_gives_way_to_one_too_many
+    a_session_ends_when_it_is_not_refreshed_and_at_its_greatest_age
+    a_rotation_that_dies_between_its_steps_has_not_happened
+    what_is_no_refresh_token_is_refused_in_one_way
+    ended_sessions_are_swept_and_living_ones_are_not
+}
+
 async fn refresh(client: &Client, token: &str) -> Answer {
     client.post("/api/auth/refresh", &json!({"refresh_token": token})).await
 }

@@ -26,6 +26,10 @@ mod only {
         an_instance_behind_a_silent_connection_believes_nothing_for_long
         a_listener_that_is_killed_comes_back_and_has_missed_nothing
     }
+    through_pooler! {
+        what_ends_on_one_instance_is_refused_by_the_other_at_once
+        one_token_used_on_two_instances_at_once_has_one_successor
+    }
 }
 
 const RECOVERY: Duration = Duration::from_secs(10);

@@ -36,6 +36,13 @@ on_both! {
     closed_registration_refuses_strangers
 }
 
+through_pooler! {
+    an_account_is_opened_signs_in_and_sees_itself
+    of_a_hundred_simultaneous_registrations_of_one_address_one_is_made
+    a_role_takes_effect_at_the_next_request
+    the_last_administrator_stays_however_two_remove_each_other
+}
+
 async fn an_account_is_opened_signs_in_and_sees_itself(ground: Arc<Ground>) {
     let service = ground.start(&[]).await;
     let stranger = service.stranger();

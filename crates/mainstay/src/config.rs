@@ -47,6 +47,15 @@ pub enum ContentPolicy {
     Api,
 }
 
+/// What stands before PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooler {
+    /// Nothing, or what gives each connection a session of its own.
+    None,
+    /// A pooler that lends a connection of the server for one transaction.
+    Transaction,
+}
+
 /// What signs and verifies access tokens. With both, the folder signs and the secret still verifies.
 #[derive(Debug, Clone)]
 pub struct TokenKeys {
@@ -80,6 +89,8 @@ pub struct Settings {
     pub rate_limit_allowlist: Vec<IpNet>,
     pub body_limit: ByteSize,
     pub database_url: SecretString,
+    pub database_pooler: Pooler,
+    pub database_direct_url: Option<SecretString>,
     pub database_replica_urls: Vec<SecretString>,
     pub replica_lag_max: Duration,
     pub db_pool_max: u32,
@@ -136,6 +147,8 @@ impl Settings {
             rate_limit_allowlist: reader.read(Knob::new("RATE_LIMIT_ALLOWLIST", "Addresses and CIDRs without a limit").default("")),
             body_limit: reader.read(Knob::new("BODY_LIMIT", "Largest request body").default("1MB").sized(1, 1 << 30)),
             database_url: database_url(reader, &data_dir),
+            database_pooler: reader.read(Knob::new("DATABASE_POOLER", "What answers at DATABASE_URL: `none` is PostgreSQL itself, `transaction` a pooler that lends its connections for a transaction (PgBouncer's `pool_mode = transaction`)").default("none")),
+            database_direct_url: reader.read(Knob::new("DATABASE_DIRECT_URL", "The same database past the pooler, for notifications, migrations and the watch over replicas").default_says("none; required with `DATABASE_POOLER=transaction`")),
             database_replica_urls: database_replica_urls(reader),
             replica_lag_max: reader.read(Knob::new("REPLICA_LAG_MAX", "A replica that may show something older than this is left out").default("2s").within(seconds(1), seconds(300))),
             db_pool_max: reader.read(Knob::new("DB_POOL_MAX", "Most database connections of one instance").default("20").between(1, 10_000)),
@@ -180,6 +193,7 @@ impl Settings {
         {
             reader.problem("REDIS_PREFIX", "must be 1 to 64 letters, digits, `-`, `_`, `.` or `:`");
         }
+        self.judge_pooler(reader);
         if !self.database_replica_urls.is_empty() && self.database_url.expose_secret().starts_with("sqlite:") {
             reader.problem(
                 "DATABASE_REPLICA_URL",
@@ -191,10 +205,34 @@ impl Settings {
         }
     }
 
+    fn judge_pooler(&self, reader: &mut Reader) {
+        match (self.database_pooler, &self.database_direct_url) {
+            (Pooler::None, None) => {}
+            (Pooler::None, Some(_)) => {
+                reader.problem("DATABASE_DIRECT_URL", "is used with DATABASE_POOLER=transaction only: set that, or leave this out");
+            }
+            (Pooler::Transaction, None) => reader.problem(
+                "DATABASE_DIRECT_URL",
+                "is required with DATABASE_POOLER=transaction: a URL of the same database past the pooler, which carries neither notifications nor long migrations",
+            ),
+            (Pooler::Transaction, Some(url)) if !is_postgres(url) => {
+                reader.problem("DATABASE_DIRECT_URL", "must begin with `postgres://` or `postgresql://`");
+            }
+            (Pooler::Transaction, Some(_)) if !is_postgres(&self.database_url) => {
+                reader.problem("DATABASE_POOLER", "is `transaction` beside an SQLite database, which has no pooler: set DATABASE_URL, or leave it out");
+            }
+            (Pooler::Transaction, Some(_)) => {}
+        }
+    }
+
     /// Is this production?
     pub fn production(&self) -> bool {
         self.app_env == AppEnv::Production
     }
+}
+
+fn is_postgres(url: &SecretString) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme))
 }
 
 /// `DATABASE_URL`, or the `DB_*` parts that others put together, or the embedded database.

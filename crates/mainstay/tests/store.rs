@@ -13,6 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// How a test gets to a database.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Postgres,
+    /// Through PgBouncer in transaction mode.
+    Pooled,
+    Sqlite,
+}
+
 /// An empty database of its own for one test.
 struct Ground {
     settings: Settings,
@@ -21,26 +30,25 @@ struct Ground {
 }
 
 impl Ground {
-    async fn run<F: Future<Output = ()>>(dialect: Dialect, test: impl FnOnce(Arc<Ground>) -> F) {
+    async fn run<F: Future<Output = ()>>(way: Way, test: impl FnOnce(Arc<Ground>) -> F) {
         let directory = tempfile::tempdir().unwrap();
         let name = format!("store_{}", Uuid::new_v4().simple());
-        let url = match dialect {
-            Dialect::Sqlite => format!("sqlite:{}", directory.path().join("inner/test.db").display()),
-            Dialect::Postgres => {
+        let url = match way {
+            Way::Sqlite => format!("sqlite:{}", directory.path().join("inner/test.db").display()),
+            Way::Postgres | Way::Pooled => {
                 if std::env::var("MAINSTAY_TEST_DATABASES").is_ok_and(|databases| databases == "sqlite") {
                     return;
                 }
                 admin(&format!("CREATE DATABASE {name}")).await;
-                let url = admin_url();
-                let (server, _) = url.rsplit_once('/').unwrap();
-                format!("{server}/{name}")
+                named(&admin_url(), &name)
             }
         };
-        let mut settings = Settings::new(url);
+        let mut settings = Settings::new(if way == Way::Pooled { named(&pgbouncer("TEST_PGBOUNCER_URL"), &name) } else { url.clone() });
+        settings.direct_url = (way == Way::Pooled).then(|| url.into());
         settings.pool_max = 4;
         settings.pool_min = 1;
         test(Arc::new(Ground { settings, _directory: directory, name: name.clone() })).await;
-        if dialect == Dialect::Postgres {
+        if way != Way::Sqlite {
             admin(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
     }
@@ -71,23 +79,37 @@ impl Ground {
 
     async fn through(&self, proxy: &FaultProxy) -> Settings {
         let mut settings = self.settings.clone();
-        let url = settings.url.expose_secret().replacen(&upstream().to_string(), &proxy.address().to_string(), 1);
+        let url = settings.url.expose_secret().replacen(&self.address().to_string(), &proxy.address().to_string(), 1);
         assert_ne!(&url, settings.url.expose_secret(), "TEST_POSTGRES_URL must name 127.0.0.1 and a port");
         settings.url = url.into();
         settings
     }
+
+    /// Where its database, or the pooler before it, listens.
+    fn address(&self) -> std::net::SocketAddr {
+        let authority = self.settings.url.expose_secret().split("//").nth(1).unwrap().split('/').next().unwrap();
+        authority.rsplit('@').next().unwrap().parse().expect("TEST_POSTGRES_URL must name 127.0.0.1 and a port")
+    }
+
+    fn is_pooled(&self) -> bool {
+        self.settings.direct_url.is_some()
+    }
+}
+
+/// A database of this name at the server of `url`.
+fn named(url: &str, name: &str) -> String {
+    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+}
+
+fn pgbouncer(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: scripts/test starts a PgBouncer, or set MAINSTAY_TEST_DATABASES=sqlite"))
 }
 
 fn admin_url() -> String {
     let url = std::env::var("TEST_POSTGRES_URL")
         .expect("TEST_POSTGRES_URL is not set: name a PostgreSQL server, or set MAINSTAY_TEST_DATABASES=sqlite to leave it out");
     url.split('?').next().unwrap().to_owned()
-}
-
-fn upstream() -> std::net::SocketAddr {
-    let url = admin_url();
-    let authority = url.split("//").nth(1).unwrap().split('/').next().unwrap();
-    authority.rsplit('@').next().unwrap().parse().expect("TEST_POSTGRES_URL must name 127.0.0.1 and a port")
 }
 
 async fn admin(sql: &str) {
@@ -99,11 +121,11 @@ async fn admin(sql: &str) {
 }
 
 macro_rules! on {
-    ($module:ident, $dialect:ident: $($name:ident)*) => {
+    ($module:ident, $way:ident: $($name:ident)*) => {
         mod $module {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::Ground::run(super::Dialect::$dialect, super::$name).await;
+                super::Ground::run(super::Way::$way, super::$name).await;
             })*
         }
     };
@@ -157,6 +179,45 @@ on! { postgres_only, Postgres:
     a_slow_network_ends_at_the_deadline
     json_columns_of_both_kinds_are_read
     a_listener_hears_what_was_committed_and_nothing_else
+}
+
+on! { pooled, Pooled:
+    every_type_comes_back_as_it_was_bound
+    any_value_comes_back_as_it_was_bound
+    what_one_database_cannot_store_is_refused_on_both
+    constraints_have_the_same_names
+    a_transaction_stands_after_commit_and_not_without
+    a_failed_statement_dooms_the_transaction
+    a_deferred_constraint_speaks_at_commit
+    a_reader_does_not_write
+    a_commit_after_the_deadline_commits_nothing
+    sixty_four_tasks_share_a_pool_of_four
+    a_full_pool_refuses_at_the_acquire_timeout_or_the_deadline
+    an_endless_statement_stops_at_the_statement_timeout
+    an_endless_statement_stops_at_the_deadline
+    a_dropped_future_frees_its_connection_and_stops_its_query
+    a_transaction_dropped_in_a_statement_leaves_nothing
+    close_waits_for_those_in_use
+    migrations_apply_once_and_in_order
+    a_failing_migration_leaves_no_trace
+    ten_starts_at_once_apply_each_migration_once
+    syntax_errors_are_told_from_outages
+    closed_connections_cost_no_read_and_no_transaction
+    a_deadlock_is_a_conflict
+    a_wrong_password_is_not_repeated
+    a_silent_server_is_an_error_in_time_and_recovers
+    a_refusing_server_is_an_error_in_time_and_recovers
+    a_resetting_server_is_an_error_in_time_and_recovers
+    a_slow_network_ends_at_the_deadline
+    a_listener_hears_what_was_committed_and_nothing_else
+    sixty_four_clients_share_four_connections_of_the_server
+    a_pooler_with_nothing_to_lend_is_waited_for_as_long_as_the_pool
+    every_statement_runs_under_our_limits_and_leaves_nothing
+    a_direct_url_to_another_database_is_refused
+}
+
+on! { poolers, Postgres:
+    a_pooler_that_nobody_declared_is_noticed
 }
 
 on! { sqlite_only, Sqlite:
@@ -977,7 +1038,7 @@ async fn a_wrong_password_is_not_repeated(ground: Arc<Ground>) {
 
 /// Every kind of use fails in time while the fault lasts, and works within a second after it.
 async fn survives(ground: &Ground, fault: Fault) {
-    let proxy = FaultProxy::start(upstream()).await.unwrap();
+    let proxy = FaultProxy::start(ground.address()).await.unwrap();
     let mut settings = ground.through(&proxy).await;
     settings.acquire_timeout = Duration::from_secs(2);
     settings.statement_timeout = Duration::from_secs(2);
@@ -1016,7 +1077,9 @@ async fn survives(ground: &Ground, fault: Fault) {
     assert_eq!((stats.in_use, stats.waiting), (0, 0), "{stats:?}");
     drop(database);
     drop(proxy);
-    until("no connection is left behind", Duration::from_secs(3), || async { ground.backends("%").await == 0 }).await;
+    // A pooler keeps its own.
+    let left = if ground.is_pooled() { "% transaction%" } else { "%" };
+    until("no connection is left behind", Duration::from_secs(3), || async { ground.backends(left).await == 0 }).await;
 }
 
 async fn a_silent_server_is_an_error_in_time_and_recovers(ground: Arc<Ground>) {
@@ -1032,7 +1095,7 @@ async fn a_resetting_server_is_an_error_in_time_and_recovers(ground: Arc<Ground>
 }
 
 async fn a_slow_network_ends_at_the_deadline(ground: Arc<Ground>) {
-    let proxy = FaultProxy::start(upstream()).await.unwrap();
+    let proxy = FaultProxy::start(ground.address()).await.unwrap();
     let database = Database::open(&ground.through(&proxy).await).await.unwrap();
     // A new connection takes half a dozen turns, and a ping has a second for it.
     let latency = Duration::from_millis(40);
@@ -1095,7 +1158,7 @@ async fn a_listener_hears_what_was_committed_and_nothing_else(ground: Arc<Ground
     dropped.rollback().await.unwrap();
     let soon = || Instant::now() + Duration::from_secs(10);
     // An answer after the notification was sent, and nothing heard: it is not here before the commit.
-    listener.ping(soon()).await.unwrap();
+    listener.server(soon()).await.unwrap();
     assert_eq!(listener.waiting(), None);
     kept.commit().await.unwrap();
     assert_eq!(listener.next(soon()).await.unwrap(), Some(("news".to_owned(), "kept".to_owned())));
@@ -1105,4 +1168,107 @@ async fn a_listener_hears_what_was_committed_and_nothing_else(ground: Arc<Ground
     let end = "SELECT count(pg_terminate_backend(pid)) AS n FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     query(end).fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap();
     assert!(matches!(listener.next(soon()).await, Err(Error::Unavailable(_))), "a connection that was lost is not replaced in silence");
+}
+
+async fn sixty_four_clients_share_four_connections_of_the_server(ground: Arc<Ground>) {
+    drop(with_things(&ground).await);
+    let database = ground.open_with(|settings| settings.pool_max = 64).await;
+    let tasks: Vec<_> = (0..64_i64)
+        .map(|task| {
+            let database = database.clone();
+            tokio::spawn(async move {
+                for round in 0..10 {
+                    let id = task * 10 + round;
+                    // The same texts from everybody, with other values and results: a statement kept by another client would be met here.
+                    insert(&database, id).await;
+                    let mut connection = database.acquire(None).await.unwrap();
+                    let row = query("SELECT id, body FROM things WHERE id = $1").bind(id).fetch_one(&mut connection).await.unwrap();
+                    assert_eq!(row.get::<i64>("id").unwrap(), id);
+                    drop(connection);
+                    let mut transaction = database.begin(None).await.unwrap();
+                    let text = format!("UPDATE things SET body = $1, small = {} WHERE id = $2", task % 3);
+                    assert_eq!(query(text).bind("x").bind(id).execute(&mut transaction).await.unwrap(), 1);
+                    if round == 0 { drop(transaction) } else { transaction.commit().await.unwrap() }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let mut connection = database.acquire(None).await.unwrap();
+    let row = query("SELECT count(*) AS n, count(body) AS changed FROM things").fetch_one(&mut connection).await.unwrap();
+    assert_eq!((row.get::<i64>("n").unwrap(), row.get::<i64>("changed").unwrap()), (640, 576));
+    assert!(database.stats().size > 4, "more connections to the pooler than it has to the server: {:?}", database.stats());
+    assert!(ground.backends("%").await <= 4);
+    until("nothing is left in a transaction", Duration::from_secs(5), || async { ground.backends("idle in%").await == 0 }).await;
+}
+
+async fn a_pooler_with_nothing_to_lend_is_waited_for_as_long_as_the_pool(ground: Arc<Ground>) {
+    let patience = Duration::from_millis(400);
+    let database = ground
+        .open_with(|settings| {
+            settings.pool_max = 8;
+            settings.acquire_timeout = patience;
+        })
+        .await;
+    let mut lent = Vec::new();
+    for _ in 0..4 {
+        lent.push(database.begin(None).await.unwrap());
+    }
+    let started = Instant::now();
+    let refused = query("SELECT 1").fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap_err();
+    assert!(matches!(refused, Error::AcquireTimeout { .. }), "{refused:?}");
+    let deadline = Some(Instant::now() + patience / 4);
+    let refused = database.begin(deadline).await.unwrap_err();
+    assert!(matches!(refused, Error::DeadlinePassed), "{refused:?}");
+    let took = started.elapsed();
+    assert!(took >= patience && took < patience * 2 + Duration::from_millis(250), "{took:?}");
+    drop(lent);
+    until("what was lent is back", Duration::from_secs(5), || async { database.ping().await.is_ok() }).await;
+    assert_eq!(ground.backends("active").await, 0);
+}
+
+async fn every_statement_runs_under_our_limits_and_leaves_nothing(ground: Arc<Ground>) {
+    let database = ground.open_with(|settings| settings.statement_timeout = Duration::from_millis(12_345)).await;
+    assert!(database.limits_hold());
+    let limits = "SELECT current_setting('statement_timeout') AS statement, current_setting('idle_in_transaction_session_timeout') AS idle,
+                         current_setting('client_connection_check_interval') AS watch";
+    let expected = ["12345ms", "24690ms", "500ms"].map(str::to_owned);
+    let read = |row: &Row| ["statement", "idle", "watch"].map(|name| row.get::<String>(name).unwrap());
+    for _ in 0..8 {
+        let row = query(limits).fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap();
+        assert_eq!(read(&row), expected);
+        let mut transaction = database.begin(None).await.unwrap();
+        assert_eq!(read(&query(limits).fetch_one(&mut transaction).await.unwrap()), expected);
+        // Whatever fails alone leaves the connection as good as it was.
+        let error = query("SELECT 1 / $1").bind(0_i64).fetch_one(&mut database.acquire(None).await.unwrap()).await.unwrap_err();
+        assert!(matches!(error, Error::Data(_)), "{error:?}");
+    }
+    // Another client of the same pooler finds neither a setting nor a statement of ours.
+    let mut settings = ground.settings.clone();
+    settings.statement_timeout = Duration::from_millis(777);
+    let other = Database::open(&settings).await.unwrap();
+    let row = query(limits).fetch_one(&mut other.acquire(None).await.unwrap()).await.unwrap();
+    assert_eq!(read(&row)[0], "777ms");
+    let prepared = query("SELECT count(*) AS n FROM pg_prepared_statements").fetch_one(&mut other.acquire(None).await.unwrap()).await.unwrap();
+    assert_eq!(prepared.get::<i64>("n").unwrap(), 0);
+    assert_eq!(ground.backends("idle in%").await, 0);
+}
+
+async fn a_direct_url_to_another_database_is_refused(ground: Arc<Ground>) {
+    let mut settings = ground.settings.clone();
+    settings.direct_url = Some(admin_url().into());
+    let error = Database::open(&settings).await.unwrap_err();
+    assert!(matches!(&error, Error::Configuration(words) if words.contains("different databases")), "{error:?}");
+}
+
+async fn a_pooler_that_nobody_declared_is_noticed(ground: Arc<Ground>) {
+    assert!(ground.open().await.limits_hold(), "nothing stands in between");
+    let mut settings = ground.settings.clone();
+    settings.url = named(&pgbouncer("TEST_PGBOUNCER_LENIENT_URL"), &ground.name).into();
+    assert!(!Database::open(&settings).await.unwrap().limits_hold(), "it drops what it does not know");
+    settings.url = named(&pgbouncer("TEST_PGBOUNCER_URL"), &ground.name).into();
+    let error = Database::open(&settings).await.unwrap_err();
+    assert!(error.to_string().contains("DATABASE_POOLER"), "{error:?}");
 }

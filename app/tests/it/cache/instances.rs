@@ -25,6 +25,11 @@ on_postgres! {
     a_client_that_leaves_while_others_wait_hands_its_work_on
 }
 
+through_pooler! {
+    a_transaction_that_commits_late_is_told
+    a_listener_that_is_killed_has_missed_nothing
+}
+
 async fn a_statement_of_any_size_is_told(ground: Arc<Ground>) {
     let (one, other) = two(&ground).await;
     let (_, path) = product(&one).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use super::{AppEnv, ContentPolicy, LogFormat};
+use super::{AppEnv, ContentPolicy, LogFormat, Pooler};
 
 /// A kind of value: how it is read from text and written back.
 pub trait Setting: Sized {
@@ -228,5 +228,6 @@ macro_rules! choice {
 choice! {
     AppEnv = "development" => Development, "production" => Production;
     LogFormat = "json" => Json, "text" => Text;
+    Pooler = "none" => None, "transaction" => Transaction;
     ContentPolicy = "documents" => Documents, "api" => Api;
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ring::digest::{SHA256, digest};
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use super::{Follower, LEASE, Memory, PROOF, Reading, Shared, Source};
 use crate::store::{Database, Error, Listener, query};
 
-/// Between two proofs of life.
+/// Between two proofs of life, and two looks at which server this is.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 /// Between two readings of the logs: two may be late, or one by 60 ms, before a memory notices.
 const READING: Duration = Duration::from_millis(40);
@@ -51,6 +52,12 @@ impl<'a> Log<'a> {
     }
 }
 
+/// A number for the server that is called so, never 0: 64 bits of a hash tell the servers of one operator apart.
+fn number(server: &str) -> u64 {
+    let hash = digest(&SHA256, server.as_bytes());
+    hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)).max(1)
+}
+
 /// The transactions before the first of these had ended in a snapshot, those from the second on had not: `xmin:xmax:xip,xip` (PostgreSQL, 9.26.8).
 fn bounds(snapshot: &str) -> Option<(u64, u64)> {
     let mut parts = snapshot.splitn(3, ':').map(|part| part.parse().ok());
@@ -81,16 +88,27 @@ pub(super) async fn run(shared: Arc<Shared>, database: Database) {
 async fn follow(shared: &Shared, database: &Database) -> Result<std::convert::Infallible, Error> {
     let channels: Vec<&str> = shared.channels().map(|(channel, _)| channel).chain([PROOF_CHANNEL]).collect();
     let mut listener = database.listen(&channels).await?;
-    let server = listener.server(Instant::now() + PROOF).await?;
-    let mut logs: Vec<Log<'_>> = shared.followers.iter().filter_map(|follower| Log::of(follower, server)).collect();
+    let turns = database.turns();
+    let mut seen = Instant::now();
+    let (server, _) = listener.server(seen + PROOF).await?;
+    let numbers = server.as_deref().map_or(0, number);
+    let mut logs: Vec<Log<'_>> = shared.followers.iter().filter_map(|follower| Log::of(follower, numbers)).collect();
     prove(shared, database, &mut listener).await?;
     // News went by before the connection stood; answers to readers that began before that are not kept either.
     shared.forget_all();
     loop {
         let asked = Instant::now();
-        // An answer to any question is a sign of life.
-        if logs.is_empty() {
-            listener.ping(asked + PROOF).await?;
+        // An answer to any question is a sign of life as well.
+        if logs.is_empty() || seen + HEARTBEAT <= asked {
+            seen = asked;
+            let (found, writable) = listener.server(asked + PROOF).await?;
+            if !writable {
+                database.refuse_writes();
+            }
+            // The connection lives, but where it leads the news are made no more: another server took over, or this standby did.
+            if found != server || database.turns() != turns {
+                return Err(Error::unavailable("the database is another server now"));
+            }
         }
         for log in &mut logs {
             log.read(&mut listener, asked).await?;

@@ -7,10 +7,11 @@ use super::listen::Listener;
 use super::pool::{Limits, Opener, Pool};
 use super::query::query;
 use super::replica::{self, Fallback, ReplicaStanding, Replicas};
+use super::server::{self, SERVER, Sight};
 use super::session::{Connection, Role, Session};
 use super::settings::{Postgres, Settings, Target, create_sqlite_file};
 use super::transaction::Transaction;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -38,12 +39,18 @@ pub struct Database(Arc<Shared>);
 struct Shared {
     dialect: Dialect,
     statement_timeout: Duration,
+    acquire_timeout: Duration,
     reader: Arc<Pool>,
     /// The same pool as `reader` on PostgreSQL.
     writer: Arc<Pool>,
     replicas: Option<Replicas>,
-    /// How a connection beside the pool is opened; none on SQLite.
+    /// How a connection beside the pool is opened, to the server itself; none on SQLite.
     beside: Option<Box<Postgres>>,
+    /// Of a database of its own past the pooler; none without a pooler.
+    direct: Option<Settings>,
+    sight: Sight,
+    /// Which server is followed, as [`Database::server_expression`] says it.
+    server: Mutex<Option<String>>,
     tending: AbortHandle,
     news: Notify,
 }
@@ -95,16 +102,28 @@ impl Database {
                 (Dialect::Sqlite, Arc::new(Pool::new("reader", Opener::reading(target), limits)?), writer)
             }
         };
-        drop(reader.acquire(None).await?);
+        let mut first = reader.acquire(None).await?;
+        let link = first.link().ok_or_else(|| Error::unavailable("the connection was closed"))?;
+        let sight = server::look(link, settings).await?;
+        drop(first);
         let replicas = Replicas::open(settings, pool_limits)?;
         let tending = tokio::spawn(tend(Arc::clone(&reader), Arc::clone(&writer))).abort_handle();
         let statement_timeout = settings.statement_timeout;
-        let beside = match settings.target()? {
-            Target::Postgres(options) => Some(options),
-            Target::Sqlite(_) => None,
-        };
-        let news = Notify::new();
-        Ok(Database(Arc::new(Shared { dialect, statement_timeout, reader, writer, replicas, beside, tending, news })))
+        let database = Database(Arc::new(Shared {
+            dialect,
+            statement_timeout,
+            acquire_timeout: settings.acquire_timeout,
+            reader,
+            writer,
+            replicas,
+            beside: settings.direct()?,
+            direct: settings.past_pooler(),
+            sight,
+            server: Mutex::new(None),
+            tending,
+            news: Notify::new(),
+        }));
+        Ok(database)
     }
 
     /// Which database this is.
@@ -176,7 +195,11 @@ impl Database {
     /// [`Error::Unavailable`] when none can be had within two seconds, [`Error::Misuse`] on SQLite, which has no channels.
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, Error> {
         match &self.0.beside {
-            Some(options) => Listener::connect(options, channels).await,
+            Some(options) => {
+                let mut listener = Listener::connect(options, channels, self.server_expression()).await?;
+                self.meet(listener.server(Instant::now() + PING_TIMEOUT).await?.0);
+                Ok(listener)
+            }
             None => Err(Error::Misuse("SQLite has no notifications")),
         }
     }
@@ -266,6 +289,55 @@ impl Database {
             Role::Read => &self.0.reader,
             Role::Write => &self.0.writer,
         }
+    }
+
+    /// An SQL expression for which server answers, on which timeline and with which database, as a text: null on a standby, on SQLite, and where nobody may ask.
+    ///
+    /// A standby that was promoted has another timeline than its primary had. What was committed there and had not arrived is lost then, and the numbers of its
+    /// transactions are given again: what was read under one text says nothing about the other.
+    #[must_use]
+    pub fn server_expression(&self) -> &'static str {
+        if self.0.sight.tells { SERVER } else { "CAST(NULL AS text)" }
+    }
+
+    /// Do the limits that each connection was made with hold on the server? They do not if somebody in between dropped them: a pooler that nobody declared.
+    #[must_use]
+    pub fn limits_hold(&self) -> bool {
+        self.0.sight.limits_hold
+    }
+
+    /// Counts how often what answers became another server, or one that takes writes again: whoever has a connection beside the pool opens it anew then.
+    pub(crate) fn turns(&self) -> u64 {
+        self.0.writer.writes().turns()
+    }
+
+    /// A connection beside the pool found that the server takes no writes. Those of the pool are tried until one does.
+    pub(crate) fn refuse_writes(&self) {
+        self.0.writer.writes().refuse();
+    }
+
+    /// A new connection led to this server. If that is another one than before, those that were made before are used no more: they lead to one that was left
+    /// behind, and it may live.
+    pub(super) fn meet(&self, server: Option<String>) {
+        // A standby belongs to nobody yet.
+        let Some(server) = server else { return };
+        let before = self.0.server.lock().unwrap_or_else(PoisonError::into_inner).replace(server.clone());
+        if before.as_ref().is_some_and(|before| *before != server) {
+            tracing::warn!(before, server, "the database is another server now, or a standby that was promoted; nothing from before is believed");
+            self.0.writer.writes().take_again();
+        }
+    }
+
+    /// The database past the pooler, for work that is too long for one; nothing where no pooler stands.
+    pub(super) async fn past_pooler(&self) -> Result<Option<Database>, Error> {
+        match &self.0.direct {
+            Some(settings) => Box::pin(Database::open(settings)).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn acquire_timeout(&self) -> Duration {
+        self.0.acquire_timeout
     }
 
     pub(super) fn statement_timeout(&self) -> Duration {

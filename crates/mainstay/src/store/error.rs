@@ -100,7 +100,7 @@ impl Error {
         matches!(self, Error::Unavailable(Cause { code: Some(code), .. }) if code == READ_ONLY)
     }
 
-    pub(super) fn unavailable(message: impl Into<String>) -> Error {
+    pub(crate) fn unavailable(message: impl Into<String>) -> Error {
         Error::Unavailable(Cause::new(message))
     }
 }
@@ -187,6 +187,15 @@ fn from_postgres(error: &PgDatabaseError) -> Failure {
         return Error::Constraint { kind, name }.into();
     }
     let cause = Cause { code: Some(error.code().to_owned()), message: error.message().to_owned() };
+    if cause.message.starts_with("unsupported startup parameter") {
+        // PgBouncer's words; PostgreSQL says "unrecognized configuration parameter".
+        return Error::Configuration(format!(
+            "a pooler answers in place of PostgreSQL ({}). In transaction mode it needs DATABASE_POOLER=transaction and DATABASE_DIRECT_URL; in session mode \
+             let it pass: ignore_startup_parameters = extra_float_digits, options",
+            cause.message
+        ))
+        .into();
+    }
     if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) {
         return lost(cause);
     }

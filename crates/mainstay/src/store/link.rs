@@ -1,6 +1,7 @@
 //! One open connection of either driver, and how to make SQLite stop.
 
 use super::error::Failure;
+use super::pooled::Beginning;
 use super::query::Query;
 use super::row::{Inner, Row};
 use super::session::Want;
@@ -8,7 +9,7 @@ use super::settings::sqlite_options;
 use super::value;
 use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,8 +48,15 @@ impl Interrupt {
 
 /// One open connection.
 pub(super) enum Link {
-    Postgres(PgConnection),
-    Sqlite { connection: SqliteConnection, interrupt: Arc<Interrupt> },
+    Postgres {
+        connection: PgConnection,
+        /// With a pooler in between: how each transaction begins.
+        beginning: Option<Arc<Beginning>>,
+    },
+    Sqlite {
+        connection: SqliteConnection,
+        interrupt: Arc<Interrupt>,
+    },
 }
 
 /// What a statement gave.
@@ -81,13 +89,23 @@ impl Link {
         }
     }
 
+    /// How a transaction begins here; nothing where none is needed for a single statement.
+    pub(super) fn beginning(&self) -> Option<&Arc<Beginning>> {
+        match self {
+            Link::Postgres { beginning, .. } => beginning.as_ref(),
+            Link::Sqlite { .. } => None,
+        }
+    }
+
+    /// Runs a statement. Behind a pooler it needs a transaction around it: [`Link::run_alone`].
     pub(super) async fn run(&mut self, query: &Query, want: Want) -> Result<Got, Failure> {
         let Query { sql, values, keep } = query;
         let text = AssertSqlSafe(sql.clone());
         let got = match self {
-            Link::Postgres(connection) => {
+            Link::Postgres { connection, beginning } => {
                 let arguments = value::postgres_arguments(values)?;
-                let query = sqlx::query_with::<Postgres, _>(text, arguments).persistent(*keep);
+                // Behind a pooler a name would be kept by one server's connection and looked for on the next.
+                let query = sqlx::query_with::<Postgres, _>(text, arguments).persistent(*keep && beginning.is_none());
                 let row = |row| Row(Inner::Postgres(row));
                 match want {
                     Want::All => rows(query.fetch_all(connection).await?.into_iter().map(row)),
@@ -113,7 +131,7 @@ impl Link {
     pub(super) async fn script(&mut self, sql: &str) -> Result<(), Failure> {
         let script = sqlx::raw_sql(AssertSqlSafe(sql));
         match self {
-            Link::Postgres(connection) => script.execute(connection).await.map(drop)?,
+            Link::Postgres { connection, .. } => script.execute(connection).await.map(drop)?,
             Link::Sqlite { connection, .. } => script.execute(connection).await.map(drop)?,
         }
         Ok(())
@@ -122,7 +140,7 @@ impl Link {
     /// The cheapest question there is: is the other side alive?
     pub(super) async fn ping(&mut self) -> Result<(), Failure> {
         match self {
-            Link::Postgres(connection) => connection.ping().await?,
+            Link::Postgres { connection, .. } => connection.ping().await?,
             Link::Sqlite { connection, .. } => connection.ping().await?,
         }
         Ok(())
@@ -130,16 +148,17 @@ impl Link {
 
     /// Would a write on this connection be taken? It is for PostgreSQL, where a whole server can be read-only.
     pub(super) async fn takes_writes(&mut self) -> Result<bool, Failure> {
-        let Link::Postgres(connection) = self else { return Ok(true) };
-        let read_only = sqlx::query_scalar::<Postgres, String>("SELECT current_setting('transaction_read_only')").persistent(false);
-        Ok(read_only.fetch_one(connection).await? == "off")
+        let Link::Postgres { connection, .. } = self else { return Ok(true) };
+        // In one message, so that it needs no transaction behind a pooler.
+        let row = sqlx::raw_sql("SELECT current_setting('transaction_read_only')").fetch_one(connection).await?;
+        Ok(row.try_get::<String, _>(0)? == "off")
     }
 
     /// Says good-bye. Only for a connection on which nothing runs.
     pub(super) async fn close(self) {
         // A connection that cannot even be closed in order is closed all the same.
         let _ = match self {
-            Link::Postgres(connection) => connection.close().await,
+            Link::Postgres { connection, .. } => connection.close().await,
             Link::Sqlite { connection, .. } => connection.close().await,
         };
     }

@@ -5,14 +5,18 @@
 use super::error::{Error, Failure};
 use super::pool::CONNECT_TIMEOUT;
 use super::settings::Postgres;
-use ring::digest::{SHA256, digest};
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use std::fmt;
 use std::time::Instant;
 use tokio::time::{timeout, timeout_at};
 
 /// Hears what is told on its channels; see [`super::Database::listen`].
-pub struct Listener(PgListener);
+pub struct Listener {
+    listener: PgListener,
+    /// Asks which server it is.
+    server: String,
+}
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,7 +25,8 @@ impl fmt::Debug for Listener {
 }
 
 impl Listener {
-    pub(super) async fn connect(postgres: &Postgres, channels: &[&str]) -> Result<Listener, Error> {
+    pub(super) async fn connect(postgres: &Postgres, channels: &[&str], server: &str) -> Result<Listener, Error> {
+        let server = format!("SELECT {server}, current_setting('transaction_read_only') = 'off'");
         let subscribe = async {
             // The driver's listener wants a pool of its kind; this one has the one connection and makes no second one behind our back.
             let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false).idle_timeout(None).max_lifetime(None);
@@ -30,7 +35,7 @@ impl Listener {
             // A new connection in place of a lost one would hide that news went by.
             listener.eager_reconnect(false);
             listener.listen_all(channels.iter().copied()).await?;
-            Ok(Listener(listener))
+            Ok(Listener { listener, server })
         };
         let listener = timeout(CONNECT_TIMEOUT, subscribe).await.map_err(|_| silent())?;
         listener.map_err(|error: sqlx::Error| Failure::from(error).error)
@@ -41,7 +46,7 @@ impl Listener {
     /// # Errors
     /// [`Error::Unavailable`] when the connection is lost. The listener is of no use after that.
     pub async fn next(&mut self, until: Instant) -> Result<Option<(String, String)>, Error> {
-        match timeout_at(until.into(), self.0.try_recv()).await {
+        match timeout_at(until.into(), self.listener.try_recv()).await {
             Err(_) => Ok(None),
             Ok(Ok(Some(notification))) => Ok(Some(told(&notification))),
             Ok(Ok(None)) => Err(Error::unavailable("the connection that listens was closed")),
@@ -51,32 +56,7 @@ impl Listener {
 
     /// A notification that came in while something else was waited for.
     pub fn waiting(&mut self) -> Option<(String, String)> {
-        self.0.next_buffered().map(|notification| told(&notification))
-    }
-
-    /// Which server this is, and which of its histories: a replica that takes over begins another one (a timeline). Numbers of transactions mean something
-    /// within one of them only. 0 if it does not say.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when there is no answer by then. The listener is of no use after that.
-    pub async fn server(&mut self, until: Instant) -> Result<u64, Error> {
-        let text = "SELECT (SELECT system_identifier FROM pg_control_system())::text || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8) \
-            || ' ' || (SELECT oid FROM pg_database WHERE datname = current_database())::text";
-        let read = sqlx::query_scalar(text).persistent(false).fetch_one(&mut self.0);
-        let answer: Result<String, sqlx::Error> = timeout_at(until.into(), read).await.map_err(|_| silent())?;
-        match answer {
-            // 64 of the bits tell two servers of one operator apart. Never 0.
-            Ok(text) => {
-                let hash = digest(&SHA256, text.as_bytes());
-                Ok(hash.as_ref().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)).max(1))
-            }
-            // A relative of PostgreSQL, or a service that keeps these functions to itself.
-            Err(sqlx::Error::Database(error)) => {
-                tracing::debug!(error = error.message(), "which server this is cannot be asked");
-                Ok(0)
-            }
-            Err(error) => Err(Failure::from(error).error),
-        }
+        self.listener.next_buffered().map(|notification| told(&notification))
     }
 
     /// Reads a log of changes with this statement: its parameter is the snapshot of the reading before, its row the snapshot of this one, what changed
@@ -86,17 +66,17 @@ impl Listener {
     /// [`Error::Unavailable`] when there is no answer by then, and any [`Error`] that a read can meet. The listener is of no use after that.
     pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>, Option<i64>), Error> {
         // Planned for its snapshot each time: a plan for any snapshot reads the whole log.
-        let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.0);
+        let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.listener);
         timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 
-    /// Asks the other side for a sign of life; by then it must be here.
+    /// Asks the other side which server it is, as [`super::Database::server_expression`] says it, and whether it takes writes; by then the answer must be here.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is none. The listener is of no use after that.
-    pub async fn ping(&mut self, until: Instant) -> Result<(), Error> {
-        let answer = timeout_at(until.into(), sqlx::raw_sql("SELECT 1").execute(&mut self.0)).await;
-        answer.map_err(|_| silent())?.map(drop).map_err(|error| Failure::from(error).error)
+    pub async fn server(&mut self, until: Instant) -> Result<(Option<String>, bool), Error> {
+        let answer = sqlx::query_as(AssertSqlSafe(self.server.clone())).persistent(false).fetch_one(&mut self.listener);
+        timeout_at(until.into(), answer).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)
     }
 }
 

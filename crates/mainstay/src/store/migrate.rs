@@ -1,13 +1,14 @@
 //! Migrations: forward only, each in a transaction, safe when ten instances start at once.
 //!
 //! Before each migration an instance takes a lock that belongs to the transaction (an advisory lock on PostgreSQL,
-//! which also works through PgBouncer; `BEGIN IMMEDIATE` on SQLite) and looks again what has been applied. The
+//! which also works through a pooler; `BEGIN IMMEDIATE` on SQLite) and looks again what has been applied. The
 //! previous release keeps running meanwhile: a migration that cannot get its table within [`LOCK_TIMEOUT_MS`] steps
 //! back instead of making everybody queue behind it, and tries again.
 
 use super::Dialect;
 use super::database::Database;
 use super::error::Error;
+use super::pool::CLOSE_TIMEOUT;
 use super::query::query;
 use super::session::Session;
 use super::transaction::Transaction;
@@ -173,6 +174,14 @@ impl Migration {
 /// # Errors
 /// [`MigrateError`]; whatever was applied before the error stays.
 pub async fn migrate(database: &Database, migrations: &Migrations) -> Result<Applied, MigrateError> {
+    // A pooler has limits of its own, on transactions that take long above all.
+    let Some(direct) = database.past_pooler().await? else { return migrate_on(database, migrations).await };
+    let applied = migrate_on(&direct, migrations).await;
+    direct.close(CLOSE_TIMEOUT).await;
+    applied
+}
+
+async fn migrate_on(database: &Database, migrations: &Migrations) -> Result<Applied, MigrateError> {
     let mut applied = Applied::default();
     let mut attempts = 0;
     loop {

@@ -32,7 +32,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Saying good-bye to the server may take this long.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What opens connections of one kind.
 pub(super) enum Opener {
@@ -50,7 +50,7 @@ impl Opener {
 
     pub(super) async fn open(&self) -> Result<Link, sqlx::Error> {
         match self {
-            Opener::Postgres(postgres) => postgres.connect().await.map(Link::Postgres),
+            Opener::Postgres(postgres) => postgres.connect().await,
             Opener::Sqlite { path, writer } => Link::sqlite(path, *writer).await,
         }
     }
@@ -297,15 +297,18 @@ impl Pool {
         }
     }
 
+    /// A pooler lent no connection in time.
+    pub(super) fn count_timeout(&self) {
+        self.timeouts.increment(1);
+    }
+
     pub(super) fn doubt(&self) {
         self.inner.manager().doubt();
     }
 
-    /// A write was refused because the database takes none. [`Pool::tend`] finds out when it does.
-    pub(super) fn refuse_writes(&self) {
-        if self.inner.manager().writes.refuse() {
-            tracing::warn!(pool = self.name, "the database takes no writes; reads go on");
-        }
+    /// Whether its connections take writes. [`Pool::tend`] finds out when they do again.
+    pub(super) fn writes(&self) -> &Writes {
+        &self.inner.manager().writes
     }
 
     pub(super) fn stats(&self) -> Stats {

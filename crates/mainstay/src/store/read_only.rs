@@ -15,17 +15,20 @@ pub(super) struct Writes {
     refused: AtomicBool,
     /// Microseconds after `origin` since which they are taken again; 0 before they were ever refused.
     again_us: AtomicU64,
+    turns: AtomicU64,
 }
 
 impl Writes {
     /// They do.
     pub(super) fn new(now: Instant) -> Writes {
-        Writes { origin: now, refused: AtomicBool::new(false), again_us: AtomicU64::new(0) }
+        Writes { origin: now, refused: AtomicBool::new(false), again_us: AtomicU64::new(0), turns: AtomicU64::new(0) }
     }
 
-    /// One was refused. True for the first one of this time.
-    pub(super) fn refuse(&self) -> bool {
-        !self.refused.swap(true, Ordering::Relaxed)
+    /// One was refused.
+    pub(super) fn refuse(&self) {
+        if !self.refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the database takes no writes; reads go on");
+        }
     }
 
     /// Has the database refused writes, and was not found to take them again?
@@ -33,10 +36,17 @@ impl Writes {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn take_again(&self) {
+    /// They are taken from now on, by connections that are made from now on.
+    pub(super) fn take_again(&self) {
         let after_us = u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.again_us.store(after_us, Ordering::Relaxed);
         self.refused.store(false, Ordering::Relaxed);
+        self.turns.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often they were taken again.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Acquire)
     }
 
     /// Was a connection that was made at this time made while writes were refused?
@@ -71,11 +81,13 @@ mod tests {
         let begun = Instant::now();
         let writes = Writes::new(begun);
         assert!(!writes.are_refused() && !writes.outlive(begun));
-        assert!(writes.refuse() && !writes.refuse() && writes.are_refused());
+        writes.refuse();
+        assert!(writes.are_refused() && writes.turns() == 0);
         assert!(!writes.outlive(begun), "until it is known to be over, the connections are good for reads");
         // As coarse as the count.
         while begun.elapsed() < Duration::from_micros(2) {}
         writes.take_again();
+        assert_eq!(writes.turns(), 1);
         assert!(!writes.are_refused() && writes.outlive(begun) && !writes.outlive(Instant::now()));
     }
 }

@@ -9,8 +9,9 @@ use super::limits::{self, ConnectionLimits};
 use super::link::Link;
 use super::pool::{Limits, Opener, Pool, Stats};
 use super::session::Want;
-use super::settings::{Settings, Target};
+use super::settings::Settings;
 use super::watch::{self, Primary};
+use deadpool::managed::Object;
 use futures_util::future::join_all;
 use metrics::{counter, gauge};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -151,7 +152,11 @@ impl Replica {
         let mut object = self.pool.acquire(None).await?;
         let link: &mut Link = object.link().ok_or(Error::NoRow)?;
         let question = limits::question();
-        let answer = timeout(watch::LOOK_TIMEOUT, link.run(&question, Want::First)).await;
+        let answer = timeout(watch::LOOK_TIMEOUT, link.run_alone(&question, Want::First)).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            // What comes next on it is anybody's guess.
+            Object::take(object).cut("interrupted");
+        }
         let got = answer.map_err(|_| Error::unavailable("the replica does not answer"))?.map_err(|failure| failure.error)?;
         limits::read(got.rows.first().ok_or(Error::NoRow)?)
     }
@@ -185,7 +190,7 @@ impl Replicas {
         if settings.replicas.is_empty() {
             return Ok(None);
         }
-        let Target::Postgres(primary) = settings.target()? else {
+        let Some(primary) = settings.direct()? else {
             return Err(Error::Configuration("SQLite has no replicas".to_owned()));
         };
         if settings.replicas.len() > REPLICAS_MAX {

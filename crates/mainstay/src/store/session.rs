@@ -4,6 +4,7 @@ use super::database::Database;
 use super::error::{Error, Failure};
 use super::link::{Got, Link};
 use super::pool::{Connector, Pool, Pooled};
+use super::pooled::Beginning;
 use super::query::Query;
 use super::replica::{self, Fallback, Replica};
 use super::{Dialect, value};
@@ -59,6 +60,8 @@ pub(super) enum Work<'a> {
 pub(super) enum Limit {
     Deadline,
     Statement,
+    /// A pooler has so much time to lend a connection.
+    Acquire(Duration),
 }
 
 /// Where SQL runs: inside a [`Connection`] or a [`Transaction`](super::Transaction). Functions with SQL take `&mut Session`.
@@ -118,7 +121,7 @@ impl Session {
     }
 
     /// Goes on with a connection that nobody has used for this session.
-    async fn acquire_anew(&mut self) -> Result<(), Error> {
+    pub(super) async fn acquire_anew(&mut self) -> Result<(), Error> {
         // Before the wait: what was lent must be back when others wait for it.
         self.object = None;
         self.object = Some(self.pool().acquire(self.deadline).await?);
@@ -187,8 +190,27 @@ impl Session {
         if self.state == State::Failed {
             return Err(Error::Misuse("a statement of this transaction failed: only a rollback is left").into());
         }
+        if self.state == State::Single
+            && let Some(beginning) = self.beginning()
+        {
+            return self.attempt_borrowing(work, &beginning).await;
+        }
         let (until, limit) = self.limit()?;
         self.attempt_until(work, until, limit).await
+    }
+
+    /// Behind a pooler: how a transaction begins.
+    pub(super) fn beginning(&mut self) -> Option<Arc<Beginning>> {
+        self.object.as_mut()?.link()?.beginning().map(Arc::clone)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.object.is_some()
+    }
+
+    /// Has nothing succeeded on this connection since it was acquired?
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     pub(super) async fn attempt_until(&mut self, work: Work<'_>, until: Instant, limit: Limit) -> Result<Got, Failure> {
@@ -198,7 +220,7 @@ impl Session {
         link.stop_at(until);
         // The server keeps the statement timeout itself but knows nothing of the deadline.
         let patience = match (limit, &*link) {
-            (Limit::Deadline, Link::Postgres(_)) => until,
+            (Limit::Deadline | Limit::Acquire(_), Link::Postgres { .. }) => until,
             _ => until + SERVER_GRACE,
         };
         self.running = true;
@@ -233,6 +255,9 @@ impl Session {
             }
             Ok(Err(failure)) => Err(self.settle(failure, limit)),
             Err(_) => {
+                if matches!(limit, Limit::Acquire(_)) {
+                    self.pool().count_timeout();
+                }
                 self.cut("interrupted");
                 Err(stopped(limit).into())
             }
@@ -263,7 +288,7 @@ impl Session {
             self.state = State::Failed;
         }
         if failure.error.is_read_only() && self.replica.is_none() {
-            self.pool().refuse_writes();
+            self.pool().writes().refuse();
         }
         if failure.lost {
             self.pool().doubt();
@@ -292,6 +317,7 @@ fn count_timeout() {
 fn stopped(limit: Limit) -> Error {
     match limit {
         Limit::Deadline => Error::DeadlinePassed,
+        Limit::Acquire(waited) => Error::AcquireTimeout { waited },
         Limit::Statement => {
             count_timeout();
             Error::StatementTimeout

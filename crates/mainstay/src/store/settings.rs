@@ -1,12 +1,15 @@
 //! How to reach the database and how much of it to use: figures, their defaults, and the reading of the URL.
 
 use super::error::Error;
+use super::link::Link;
+use super::pooled::{self, Beginning};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,6 +20,7 @@ const PREPARED_STATEMENTS_MAX: usize = 256;
 /// outlives a request that was cut off, without opening a second connection to cancel it, which is the last thing an
 /// overloaded server needs. The setting exists since PostgreSQL 14.
 const CLIENT_CHECK_MS: u64 = 500;
+const CLIENT_CHECK: &str = "client_connection_check_interval";
 
 /// How long SQLite waits for a lock that another process holds (product figure, section 6).
 pub(super) const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,6 +51,9 @@ pub struct Settings {
     pub replicas: Vec<SecretString>,
     /// A replica that may show something older than this is not read from, 2 s.
     pub replica_lag_max: Duration,
+    /// None: the server itself answers at `url`. Else a pooler answers there (and at the replicas) that lends a connection of the server for one transaction
+    /// at a time, and this URL leads past it to the same database, for what needs a session of its own: notifications, migrations, the watch over replicas.
+    pub direct_url: Option<SecretString>,
 }
 
 impl Settings {
@@ -63,6 +70,7 @@ impl Settings {
             application_name: "mainstay".to_owned(),
             replicas: Vec::new(),
             replica_lag_max: Duration::from_secs(2),
+            direct_url: None,
         }
     }
 
@@ -72,13 +80,37 @@ impl Settings {
     /// [`Error::Configuration`], in words that do not repeat the URL.
     pub(super) fn target(&self) -> Result<Target, Error> {
         let url = self.url.expose_secret();
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            return self.postgres(url).map(|options| Target::Postgres(Box::new(options)));
+        if is_postgres(url) {
+            return self.postgres(url, self.direct_url.is_some()).map(|options| Target::Postgres(Box::new(options)));
+        }
+        if self.direct_url.is_some() {
+            return Err(Error::Configuration("SQLite has no pooler".to_owned()));
         }
         if let Some(rest) = url.strip_prefix("sqlite:") {
             return sqlite_path(rest.strip_prefix("//").unwrap_or(rest)).map(Target::Sqlite);
         }
         Err(Error::Configuration("the database URL must begin with postgres:// or sqlite:".to_owned()))
+    }
+
+    /// The database past the pooler for one user; nothing where no pooler stands.
+    pub(super) fn past_pooler(&self) -> Option<Settings> {
+        let url = self.direct_url.clone()?;
+        Some(Settings { url, direct_url: None, pool_max: 1, pool_min: 0, replicas: Vec::new(), ..self.clone() })
+    }
+
+    /// How the primary is reached past whatever pooler there is; nothing on SQLite.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`], in words that do not repeat the URL.
+    pub(super) fn direct(&self) -> Result<Option<Box<Postgres>>, Error> {
+        match (&self.direct_url, self.target()?) {
+            (_, Target::Sqlite(_)) => Ok(None),
+            (None, Target::Postgres(options)) => Ok(Some(options)),
+            (Some(url), Target::Postgres(_)) if is_postgres(url.expose_secret()) => {
+                self.postgres(url.expose_secret(), false).map(|options| Some(Box::new(options)))
+            }
+            (Some(_), _) => Err(Error::Configuration("the direct URL of the database must begin with postgres://".to_owned())),
+        }
     }
 
     /// Reads the URL of a replica.
@@ -87,29 +119,37 @@ impl Settings {
     /// [`Error::Configuration`], in words that do not repeat the URL.
     pub(super) fn replica(&self, url: &SecretString) -> Result<Postgres, Error> {
         let url = url.expose_secret();
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        if !is_postgres(url) {
             return Err(Error::Configuration("the URL of a replica must begin with postgres://".to_owned()));
         }
-        self.postgres(url)
+        self.postgres(url, self.direct_url.is_some())
     }
 
-    fn postgres(&self, url: &str) -> Result<Postgres, Error> {
+    fn postgres(&self, url: &str, pooled: bool) -> Result<Postgres, Error> {
         // The parser's own message may quote a piece of the URL, so it is not passed on.
         let options =
             PgConnectOptions::from_str(url).map_err(|_| Error::Configuration("the database URL is not a valid PostgreSQL URL".to_owned()))?;
         let statement_ms = self.statement_timeout.as_millis();
-        let plain = options
-            .application_name(&self.application_name)
-            .statement_cache_capacity(PREPARED_STATEMENTS_MAX)
-            .options([
-                ("statement_timeout", statement_ms),
-                // A transaction in which nothing happens for this long belongs to a process that hangs with locks held.
-                ("idle_in_transaction_session_timeout", statement_ms * 2),
-            ])
-            .disable_statement_logging();
-        let watched = plain.clone().options([("client_connection_check_interval", CLIENT_CHECK_MS)]);
-        Ok(Postgres { watched, plain, unwatchable: AtomicBool::new(false) })
+        let limits = [
+            ("statement_timeout", statement_ms),
+            // A transaction in which nothing happens for this long belongs to a process that hangs with locks held.
+            ("idle_in_transaction_session_timeout", statement_ms * 2),
+        ];
+        let options = options.application_name(&self.application_name).disable_statement_logging();
+        if pooled {
+            // What a pooler takes of a session's parameters it keeps for whoever it thinks of next, and most it refuses: each transaction brings its own.
+            let options = options.extra_float_digits(None).statement_cache_capacity(0);
+            let beginning = Arc::new(Beginning::new(&limits, (CLIENT_CHECK, CLIENT_CHECK_MS)));
+            return Ok(Postgres { watched: options.clone(), plain: options, unwatchable: AtomicBool::new(false), beginning: Some(beginning) });
+        }
+        let plain = options.statement_cache_capacity(PREPARED_STATEMENTS_MAX).options(limits);
+        let watched = plain.clone().options([(CLIENT_CHECK, CLIENT_CHECK_MS)]);
+        Ok(Postgres { watched, plain, unwatchable: AtomicBool::new(false), beginning: None })
     }
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 /// How one PostgreSQL connection is opened.
@@ -119,6 +159,8 @@ pub(super) struct Postgres {
     /// Without, for servers that cannot watch: before version 14, or on a system that does not report a closed socket.
     plain: PgConnectOptions,
     unwatchable: AtomicBool,
+    /// How a transaction begins behind a pooler; nothing where the server itself answers.
+    beginning: Option<Arc<Beginning>>,
 }
 
 impl Postgres {
@@ -132,18 +174,33 @@ impl Postgres {
         self.plain.clone()
     }
 
-    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+    pub(super) async fn connect(&self) -> Result<Link, sqlx::Error> {
+        if let Some(beginning) = &self.beginning {
+            let mut connection = self.plain.connect().await?;
+            if beginning.try_out(&mut connection).await? {
+                self.say_unwatchable();
+            }
+            return Ok(Link::Postgres { connection, beginning: Some(Arc::clone(beginning)) });
+        }
+        self.connect_to_server().await.map(|connection| Link::Postgres { connection, beginning: None })
+    }
+
+    async fn connect_to_server(&self) -> Result<PgConnection, sqlx::Error> {
         if self.unwatchable.load(Ordering::Relaxed) {
             return self.plain.connect().await;
         }
         match self.watched.connect().await {
-            Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42704" | "22023")) => {
-                if !self.unwatchable.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("this PostgreSQL cannot see that a client has gone: abandoned queries run on until the statement timeout");
-                }
+            Err(error) if pooled::cannot_watch(&error) => {
+                self.say_unwatchable();
                 self.plain.connect().await
             }
             result => result,
+        }
+    }
+
+    fn say_unwatchable(&self) {
+        if !self.unwatchable.swap(true, Ordering::Relaxed) {
+            tracing::warn!("this PostgreSQL cannot see that a client has gone: abandoned queries run on until the statement timeout");
         }
     }
 }

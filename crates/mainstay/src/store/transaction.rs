@@ -29,17 +29,14 @@ impl DerefMut for Transaction {
 
 impl Transaction {
     pub(super) async fn begin(database: &Database, deadline: Option<Instant>) -> Result<Transaction, Error> {
-        // SQLite: a transaction that begins as a read and then wants to write fails at once instead of waiting.
-        let begin = database.dialect().sql("BEGIN", "BEGIN IMMEDIATE");
         let mut session = Session::acquire(database, Role::Write, deadline).await?;
-        let mut result = session.attempt(Work::Script(begin)).await;
+        let mut result = session.begin().await;
         if result.as_ref().is_err_and(|failure| failure.lost) {
             // Nothing was done on the connection that the server had closed; the pool checks the next one.
             session = Session::acquire(database, Role::Write, deadline).await?;
-            result = session.attempt(Work::Script(begin)).await;
+            result = session.begin().await;
         }
         result.map_err(|failure| failure.error)?;
-        session.state = State::Open;
         Ok(Transaction(session))
     }
 

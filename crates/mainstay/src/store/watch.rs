@@ -9,6 +9,7 @@ use super::pool::{CONNECT_TIMEOUT, Opener};
 use super::query::{Query, query};
 use super::replica::{Out, Replica};
 use super::row::Row;
+use super::server::Identity;
 use super::session::Want;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,13 +26,6 @@ const SEEN_FOR: Duration = Duration::from_secs(2);
 
 /// How often a replica's pool closes what is idle and opens what is missing.
 const TEND_EVERY: Duration = Duration::from_millis(500);
-
-/// Which database a server has: a copy has the same identifier as its original.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
-    system: i64,
-    database: String,
-}
 
 /// What is known of the primary.
 pub(super) struct Primary(Mutex<Known>);
@@ -59,6 +53,7 @@ impl Primary {
     fn meet(&self, identity: Identity) {
         let mut known = self.known();
         if known.identity.as_ref().is_some_and(|before| *before != identity) {
+            // Another timeline as well: where the log of the server before ended says nothing of this one's, which gives the same places to other commits.
             known.history.forget();
         }
         known.identity = Some(identity);
@@ -83,14 +78,13 @@ impl Lookout {
         }
         let link = timeout(CONNECT_TIMEOUT, self.opener.open()).await.map_err(|_| silent())?;
         self.link = Some(link.map_err(|error| super::error::Failure::from(error).error)?);
-        let row = self.ask(&query("SELECT system_identifier AS system, current_database()::text AS database FROM pg_control_system()")).await?;
-        Ok(Some(Identity { system: row.get("system")?, database: row.get("database")? }))
+        Identity::read(&self.ask(&Identity::question()).await?).map(Some)
     }
 
     async fn ask(&mut self, question: &Query) -> Result<Row, Error> {
         // Put back only after an answer: what comes next on a connection that was given up is anybody's guess.
         let mut link = self.link.take().ok_or_else(silent)?;
-        let got = timeout(LOOK_TIMEOUT, link.run(question, Want::First)).await.map_err(|_| silent())?.map_err(|failure| failure.error)?;
+        let got = timeout(LOOK_TIMEOUT, link.run_alone(question, Want::First)).await.map_err(|_| silent())?.map_err(|failure| failure.error)?;
         self.link = Some(link);
         got.rows.into_iter().next().ok_or(Error::NoRow)
     }
@@ -131,7 +125,7 @@ pub(super) async fn replica(opener: Opener, replica: Arc<Replica>, primary: Arc<
         let look = look(&mut lookout, &mut identity).await;
         let verdict = {
             let known = primary.known();
-            let foreign = matches!((&identity, &known.identity), (Some(replica), Some(primary)) if replica != primary);
+            let foreign = matches!((&identity, &known.identity), (Some(replica), Some(primary)) if !replica.is_of(primary));
             let look = match &look {
                 Ok(_) if foreign => Err(Out::Foreign),
                 Ok(look) => Ok(*look),

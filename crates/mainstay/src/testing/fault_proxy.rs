@@ -32,6 +32,7 @@ pub enum Fault {
 pub struct FaultProxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
+    upstream: watch::Sender<SocketAddr>,
     open: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
@@ -45,9 +46,10 @@ impl FaultProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (fault, faults) = watch::channel(Fault::Ok);
+        let (upstream, upstreams) = watch::channel(upstream);
         let open = Arc::new(AtomicUsize::new(0));
-        let listening = tokio::spawn(listen(listener, upstream, faults, Arc::clone(&open)));
-        Ok(FaultProxy { address, fault, open, listening })
+        let listening = tokio::spawn(listen(listener, upstreams, faults, Arc::clone(&open)));
+        Ok(FaultProxy { address, fault, upstream, open, listening })
     }
 
     /// Where clients connect.
@@ -59,6 +61,11 @@ impl FaultProxy {
     /// From now on the network behaves like this.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// New connections lead there from now on; those that are open stay where they are.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        self.upstream.send_replace(upstream);
     }
 
     /// Connections that are open now.
@@ -74,7 +81,7 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn listen(listener: TcpListener, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, open: Arc<AtomicUsize>) {
+async fn listen(listener: TcpListener, upstream: watch::Receiver<SocketAddr>, mut faults: watch::Receiver<Fault>, open: Arc<AtomicUsize>) {
     let Ok(address) = listener.local_addr() else { return };
     let mut listener = Some(listener);
     loop {
@@ -96,7 +103,7 @@ async fn listen(listener: TcpListener, upstream: SocketAddr, mut faults: watch::
         tokio::select! {
             accepted = current.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(carry(client, upstream, faults.clone(), Counted::new(&open)));
+                    tokio::spawn(carry(client, upstream.clone(), faults.clone(), Counted::new(&open)));
                 }
             }
             changed = faults.changed() => if changed.is_err() { return },
@@ -120,10 +127,10 @@ impl Drop for Counted {
 }
 
 /// Carries one connection until either side ends it or a fault does.
-async fn carry(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, _counted: Counted) {
+async fn carry(mut client: TcpStream, upstream: watch::Receiver<SocketAddr>, mut faults: watch::Receiver<Fault>, _counted: Counted) {
     let mut waiting = faults.clone();
     let connected = tokio::select! {
-        connected = async { passable(&mut waiting).await; TcpStream::connect(upstream).await } => connected,
+        connected = async { passable(&mut waiting).await; let to = *upstream.borrow(); TcpStream::connect(to).await } => connected,
         fault = broken(&mut faults) => return end(&client, fault),
     };
     let Ok(mut server) = connected else { return };

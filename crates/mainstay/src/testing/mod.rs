@@ -1,12 +1,14 @@
 //! What tests of a service need: a server around its routes ([`TestServer`]), a client that sends exactly the bytes it is given ([`Client`]), and a
-//! network that breaks on command ([`FaultProxy`]), and a fair judgement of whether two things take the same time ([`Pairs`]).
+//! network that breaks on command ([`FaultProxy`]), a database server to break ([`PostgresServer`]), and a fair judgement of whether two things take the same time ([`Pairs`]).
 
 mod client;
 mod fault_proxy;
+mod postgres;
 mod server;
 mod timing;
 
 pub use client::{Answer, Client, request};
 pub use fault_proxy::{Fault, FaultProxy};
+pub use postgres::PostgresServer;
 pub use server::{StackSettings, TestServer, routes};
 pub use timing::{Comparison, Pairs, Verdict};
