@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::response::IntoResponse;
 use mainstay::auth::{AccountKey, Throttle, ThrottleLimits};
 use mainstay::client::ClientKey;
-use mainstay::redis::Redis;
+use mainstay::redis::{Address, Redis, TlsFiles};
 use mainstay::stack::rate_limit::window::Decision;
 use mainstay::stack::rate_limit::{Quota, Together};
 use mainstay::testing::{Fault, FaultProxy};
@@ -25,9 +25,13 @@ fn url() -> String {
     std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names a Redis; scripts/test starts one")
 }
 
+fn address(url: &str) -> Address {
+    Address::new(&SecretString::from(url.to_owned()), &TlsFiles::default()).unwrap()
+}
+
 async fn open(url: &str) -> Redis {
     // A busy machine is not what these tests are about.
-    Redis::open(&SecretString::from(url.to_owned()), "test", Duration::from_secs(5)).await.unwrap()
+    Redis::open(address(url), "test", Duration::from_secs(5)).await
 }
 
 /// One of some instances, with connections of its own.
@@ -203,7 +207,7 @@ async fn until(what: &str, most: Duration, holds: impl Fn() -> bool) -> Duration
 async fn without_redis_each_instance_admits_its_part_nobody_waits_long_and_it_comes_back_by_itself() {
     for fault in [Fault::Blackhole, Fault::Reset, Fault::Refuse, Fault::Latency(Duration::from_secs(2))] {
         let (proxy, url) = behind_a_proxy().await;
-        let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
+        let redis = Redis::open(address(&url), "test", WAIT).await;
         let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 2)));
         let fresh = whole(&quota, &redis).await;
 
@@ -250,7 +254,7 @@ async fn whole(quota: &Quota<Uuid>, redis: &Redis) -> Uuid {
 async fn an_instance_that_starts_without_redis_serves_and_finds_it_later() {
     let (proxy, url) = behind_a_proxy().await;
     proxy.set(Fault::Refuse);
-    let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
+    let redis = Redis::open(address(&url), "test", WAIT).await;
     assert!(!redis.answers());
     let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 4)));
     assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 1, "a quarter of eight");
@@ -334,7 +338,7 @@ async fn tries_that_were_none_are_taken_back_everywhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_an_instance_judges_tries_by_what_it_has_seen() {
     let (proxy, url) = behind_a_proxy().await;
-    let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
+    let redis = Redis::open(address(&url), "test", WAIT).await;
     let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("t3", Some(redis.clone()));
     let account = somebody();
     for number in 0..6 {
