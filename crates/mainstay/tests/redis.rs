@@ -3,6 +3,15 @@
 //! `TEST_REDIS_URL` and `TEST_REDIS_CLUSTER_URL` name them (`scripts/test` starts both).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "redis/failover.rs"]
+mod failover;
+#[path = "redis/servers.rs"]
+mod servers;
+#[path = "redis/strange.rs"]
+mod strange;
+#[path = "redis/tls.rs"]
+mod tls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,8 +39,13 @@ fn address(url: &str) -> Address {
 }
 
 async fn open(url: &str) -> Redis {
+    open_with(url, &TlsFiles::default()).await
+}
+
+async fn open_with(url: &str, files: &TlsFiles) -> Redis {
+    let address = Address::new(&SecretString::from(url.to_owned()), files).unwrap();
     // A busy machine is not what these tests are about.
-    Redis::open(address(url), "test", Duration::from_secs(5)).await
+    Redis::open(address, "test", Duration::from_secs(5)).await
 }
 
 /// One of some instances, with connections of its own.
@@ -40,13 +54,14 @@ async fn instance(url: &str, max: u32, window: Duration, instances: u32) -> (Arc
     (Arc::new(Quota::new("test", max, window).together(Some(Together::new(redis.clone(), instances)))), redis)
 }
 
-async fn exactly(url: &str, max: u32) {
+async fn exactly(url: &str, files: &TlsFiles, max: u32) {
     const INSTANCES: u32 = 3;
     const REQUESTS: u32 = 10_000;
     let key = Uuid::new_v4();
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..INSTANCES {
-        let (quota, _) = instance(url, max, LONG, INSTANCES).await;
+        let redis = open_with(url, files).await;
+        let quota = Arc::new(Quota::new("test", max, LONG).together(Some(Together::new(redis, INSTANCES))));
         // Sixty-four at once on each instance.
         for client in 0..64 {
             let quota = quota.clone();
@@ -64,18 +79,18 @@ async fn exactly(url: &str, max: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_ten_thousand_requests_to_three_instances_exactly_the_quota_is_admitted() {
-    exactly(&url(), 100).await;
+    exactly(&url(), &TlsFiles::default(), 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_quota_is_counted_exactly_too() {
-    exactly(&url(), 3_000).await;
+    exactly(&url(), &TlsFiles::default(), 3_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_as_well() {
     let url = std::env::var("TEST_REDIS_CLUSTER_URL").expect("TEST_REDIS_CLUSTER_URL names nodes of a cluster; scripts/test starts one");
-    exactly(&url, 100).await;
+    exactly(&url, &TlsFiles::default(), 100).await;
 }
 
 /// What was admitted: between which two moments.

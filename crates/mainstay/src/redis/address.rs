@@ -80,7 +80,9 @@ impl Address {
         for node in &nodes {
             // The library would take `#insecure` for leave to believe anybody, and settings of its own behind a `?`.
             if node.contains(['#', '?']) {
-                return Err(refuse("must have no `#` and no `?` behind the address: verification cannot be switched off, and nothing is set there. In a password they are written `%23` and `%3F`"));
+                return Err(refuse(
+                    "must have no `#` and no `?` behind the address: verification cannot be switched off, and nothing is set there. In a password they are written `%23` and `%3F`",
+                ));
             }
             let (tls, rest) = match (node.strip_prefix("rediss://"), node.strip_prefix("redis://")) {
                 (Some(rest), _) => (true, rest),

@@ -57,7 +57,9 @@ pub(super) fn words(error: &RedisError, host: &str) -> String {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return "the user or the password in REDIS_URL is not the right one, or the server has none".to_owned();
     }
-    if let Some(error) = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
+    // The library keeps what the connection said behind a pointer of its own.
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    if let Some(error) = cause.and_then(|cause| cause.downcast_ref::<io::Error>()) {
         return why_not(error, host);
     }
     match error.code() {

@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn answers_pass_however_they_are_cut_and_are_measured_one_by_one() {
-        let answers = b"+OK\r\n-ERR no\r\n:-12\r\n$5\r\nhe\r\no\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n*2\r\n*2\r\n:1\r\n$2\r\nab\r\n*1\r\n+x\r\n".repeat(20_000);
+        let answers =
+            b"+OK\r\n-ERR no\r\n:-12\r\n$5\r\nhe\r\no\r\n$-1\r\n*-1\r\n*0\r\n$0\r\n\r\n*2\r\n*2\r\n:1\r\n$2\r\nab\r\n*1\r\n+x\r\n".repeat(20_000);
         assert!(answers.len() as u64 > ANSWER_MAX);
         for piece in [1, 2, 3, 7, 4_096, answers.len()] {
             let measure = measured(&answers, piece).unwrap();

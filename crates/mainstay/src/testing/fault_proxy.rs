@@ -26,12 +26,17 @@ pub enum Fault {
     Blackhole,
     /// Connections, old and new, are reset.
     Reset,
+    /// Of the next piece of data that the server sends, the first half arrives; then the connection is closed in order.
+    Halve,
+    /// In every piece of data that the server sends, one byte is another one. Which, moves on from piece to piece, from the first byte on.
+    Corrupt,
 }
 
 /// A TCP proxy on a free port of the loopback interface. Dropping it closes everything.
 pub struct FaultProxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
+    upstream: watch::Sender<SocketAddr>,
     open: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
@@ -46,8 +51,9 @@ impl FaultProxy {
         let address = listener.local_addr()?;
         let (fault, faults) = watch::channel(Fault::Ok);
         let open = Arc::new(AtomicUsize::new(0));
-        let listening = tokio::spawn(listen(listener, upstream, faults, Arc::clone(&open)));
-        Ok(FaultProxy { address, fault, open, listening })
+        let (upstream, upstreams) = watch::channel(upstream);
+        let listening = tokio::spawn(listen(listener, upstreams, faults, Arc::clone(&open)));
+        Ok(FaultProxy { address, fault, upstream, open, listening })
     }
 
     /// Where clients connect.
@@ -59,6 +65,11 @@ impl FaultProxy {
     /// From now on the network behaves like this.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
+    }
+
+    /// New connections lead to this server: its address has moved. Those that are open stay where they are.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.upstream.send_replace(upstream);
     }
 
     /// Connections that are open now.
@@ -74,7 +85,7 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn listen(listener: TcpListener, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, open: Arc<AtomicUsize>) {
+async fn listen(listener: TcpListener, upstreams: watch::Receiver<SocketAddr>, mut faults: watch::Receiver<Fault>, open: Arc<AtomicUsize>) {
     let Ok(address) = listener.local_addr() else { return };
     let mut listener = Some(listener);
     loop {
@@ -96,6 +107,7 @@ async fn listen(listener: TcpListener, upstream: SocketAddr, mut faults: watch::
         tokio::select! {
             accepted = current.accept() => {
                 if let Ok((client, _)) = accepted {
+                    let upstream = *upstreams.borrow();
                     tokio::spawn(carry(client, upstream, faults.clone(), Counted::new(&open)));
                 }
             }
@@ -133,8 +145,8 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::R
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         tokio::select! {
-            () = copy(client_read, server_write, faults.clone()) => return,
-            () = copy(server_read, client_write, faults.clone()) => return,
+            () = copy(client_read, server_write, faults.clone(), Whose::Clients) => return,
+            () = copy(server_read, client_write, faults.clone(), Whose::Servers) => return,
             fault = broken(&mut faults) => fault,
         }
     };
@@ -166,8 +178,16 @@ async fn passable(faults: &mut watch::Receiver<Fault>) -> Duration {
     }
 }
 
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>) {
+/// Whose words are carried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Clients,
+    Servers,
+}
+
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>, whose: Whose) {
     let mut buffer = vec![0; 16 * 1024];
+    let mut corrupted = 0;
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
         let latency = passable(&mut faults).await;
@@ -176,7 +196,21 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::
             passable(&mut faults).await;
         }
         // `read` filled exactly this much.
-        if to.write_all(&buffer[..length]).await.is_err() {
+        let piece = &mut buffer[..length];
+        let fault = *faults.borrow();
+        match (whose, fault) {
+            (Whose::Servers, Fault::Halve) => {
+                // Whoever reads it or not: the connection ends.
+                let _ = to.write_all(&piece[..length / 2]).await;
+                return;
+            }
+            (Whose::Servers, Fault::Corrupt) => {
+                piece[corrupted % length] ^= 0x80;
+                corrupted += 1;
+            }
+            _ => {}
+        }
+        if to.write_all(piece).await.is_err() {
             return;
         }
     }

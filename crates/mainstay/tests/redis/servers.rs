@@ -1,0 +1,298 @@
+//! Servers that a test may kill: a Redis, one that follows it, a cluster, each with TLS or without.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::FromRedisValue;
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// On a machine that compiles beside it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A primary says it when its replica hears all that it is told. The replica itself says so up to a second too early.
+pub(crate) const FOLLOWED: &str = "state=online";
+
+/// A server of a test's own. It ends with it.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    folder: TempDir,
+    process: Child,
+}
+
+/// A port on which nobody listens, below those that the kernel gives to clients.
+fn some_port() -> u16 {
+    let number = u16::from_be_bytes([Uuid::new_v4().as_bytes()[0], Uuid::new_v4().as_bytes()[1]]);
+    let port = 20_000 + number % 12_000;
+    if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() { port } else { some_port() }
+}
+
+/// `TEST_REDIS_SERVER` is a Valkey, say. Debian's redis-tools has the whole server under another name.
+fn program() -> Command {
+    if let Ok(program) = std::env::var("TEST_REDIS_SERVER") {
+        return Command::new(program);
+    }
+    let there = |name: &str| std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|folder| folder.join(name).is_file());
+    if there("redis-server") {
+        return Command::new("redis-server");
+    }
+    let mut program = Command::new("redis-check-rdb");
+    program.arg0("redis-server");
+    program
+}
+
+impl Server {
+    /// Starts one with these options.
+    pub(crate) async fn start(options: &[&str]) -> Self {
+        Self::with(options, None, &["--cluster-enabled", "no"]).await
+    }
+
+    /// Starts one that speaks nothing but TLS, with a certificate of this authority.
+    pub(crate) async fn with_tls(authority: &Authority, name: &str, options: &[&str]) -> Self {
+        Self::with(options, Some((authority, name)), &["--cluster-enabled", "no"]).await
+    }
+
+    async fn with(options: &[&str], tls: Option<(&Authority, &str)>, more: &[&str]) -> Self {
+        for _ in 0..10 {
+            let (port, folder) = (some_port(), TempDir::new().unwrap());
+            let log = folder.path().join("log");
+            let mut command = program();
+            command.args(["--bind", "127.0.0.1", "--protected-mode", "no", "--save", "", "--appendonly", "no", "--dir"]).arg(folder.path());
+            // Over it the test speaks, whatever the server's address has become.
+            command.arg("--unixsocket").arg(folder.path().join("s"));
+            match tls {
+                None => _ = command.args(["--port", &port.to_string()]),
+                Some((authority, name)) => {
+                    let (certificate, key) = authority.sign(name);
+                    command.args(["--port", "0", "--tls-port", &port.to_string(), "--tls-cert-file"]).arg(certificate);
+                    command.arg("--tls-key-file").arg(key).arg("--tls-ca-cert-file").arg(authority.certificate());
+                }
+            }
+            command.args(options).args(more).stdin(Stdio::null());
+            if more.contains(&"--cluster-port") {
+                command.arg((15_000 + port % 5_000).to_string());
+            }
+            command.stdout(File::create(&log).unwrap()).stderr(File::create(folder.path().join("errors")).unwrap());
+            let mut server = Self { port, process: command.spawn().expect("a Redis: scripts/test installs one"), folder };
+            let begun = Instant::now();
+            while server.process.try_wait().unwrap().is_none() {
+                if std::fs::read_to_string(&log).unwrap().contains("Ready to accept connections") {
+                    return server;
+                }
+                assert!(begun.elapsed() < PATIENCE, "{}", std::fs::read_to_string(&log).unwrap());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let said = std::fs::read_to_string(&log).unwrap();
+            assert!(said.contains("in use"), "{said}");
+        }
+        panic!("ten ports were taken");
+    }
+
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    pub(crate) async fn admin(&self) -> MultiplexedConnection {
+        let url = format!("unix://{}", self.folder.path().join("s").display());
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// One command of an administrator, with spaces between its words.
+    pub(crate) async fn tell<T: FromRedisValue>(&self, command: &str) -> T {
+        self.try_to_tell(command).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    pub(crate) async fn try_to_tell<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut words = command.split(' ');
+        let mut asked = redis::cmd(words.next().unwrap());
+        for word in words {
+            asked.arg(word);
+        }
+        asked.query_async(&mut self.admin().await).await
+    }
+
+    /// Waits until `command` answers something with these words in it.
+    pub(crate) async fn until(&self, command: &str, words: &str) {
+        let begun = Instant::now();
+        loop {
+            let said: String = self.tell(command).await;
+            if said.contains(words) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no {words} in {said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Stops it where it is, with its connections open; or lets it go on.
+    pub(crate) fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A cluster of a test's own: masters, and then their replicas.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Server>,
+    tls: bool,
+}
+
+impl Cluster {
+    /// So many masters, of which the first so many have a replica.
+    pub(crate) async fn start(masters: usize, replicas: usize, authority: Option<&Authority>) -> Self {
+        let with_tls = ["--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "no"];
+        let options = if authority.is_some() { with_tls.as_slice() } else { &[] };
+        let more = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0", "--cluster-port"];
+        let mut nodes = Vec::new();
+        for _ in 0..masters + replicas {
+            let named = authority.map(|authority| (authority, "IP:127.0.0.1,DNS:localhost"));
+            nodes.push(Server::with(options, named, &more).await);
+        }
+        for (number, node) in nodes[..masters].iter().enumerate() {
+            let (first, last) = (number * 16_384 / masters, (number + 1) * 16_384 / masters - 1);
+            let _: String = node.tell(&format!("CLUSTER ADDSLOTSRANGE {first} {last}")).await;
+            let _: String = node.tell(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
+        }
+        for node in &nodes[1..] {
+            let first = nodes[0].port;
+            let _: String = node.tell(&format!("CLUSTER MEET 127.0.0.1 {first} {}", 15_000 + first % 5_000)).await;
+        }
+        for node in &nodes {
+            node.until("CLUSTER INFO", &format!("cluster_known_nodes:{}", masters + replicas)).await;
+        }
+        for number in 0..replicas {
+            let master: String = nodes[number].tell("CLUSTER MYID").await;
+            let begun = Instant::now();
+            while let Err(error) = nodes[masters + number].try_to_tell::<String>(&format!("CLUSTER REPLICATE {master}")).await {
+                assert!(begun.elapsed() < PATIENCE, "{error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            nodes[number].until("INFO replication", FOLLOWED).await;
+        }
+        for node in &nodes {
+            node.until("CLUSTER INFO", "cluster_state:ok").await;
+        }
+        Self { nodes, tls: authority.is_some() }
+    }
+
+    /// As a setting names it.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let urls: Vec<_> = self.nodes.iter().map(|node| format!("{scheme}://127.0.0.1:{}", node.port)).collect();
+        urls.join(",")
+    }
+
+    /// The number of the master that counts what is in this slot.
+    pub(crate) fn master_of(&self, slot: u64, masters: usize) -> usize {
+        (0..masters).rfind(|number| (number * 16_384 / masters) as u64 <= slot).unwrap()
+    }
+
+    /// All names in the cluster that have these words in them, with the slot of each.
+    pub(crate) async fn names(&self, words: &str) -> HashSet<(String, u64)> {
+        let mut all = HashSet::new();
+        for node in &self.nodes {
+            let Ok(names) = node.try_to_tell::<Vec<String>>(&format!("KEYS *{words}*")).await else { continue };
+            for name in names {
+                let slot = node.tell(&format!("CLUSTER KEYSLOT {name}")).await;
+                all.insert((name, slot));
+            }
+        }
+        all
+    }
+}
+
+/// Somebody who vouches for servers.
+pub(crate) struct Authority(TempDir);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let authority = Self(TempDir::new().unwrap());
+        let subject = format!("/CN=an authority of a test, {}", Uuid::new_v4());
+        authority.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            &subject,
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ]);
+        authority
+    }
+
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.0.path().join("ca.pem")
+    }
+
+    /// A certificate and its key, for names such as `IP:127.0.0.1` or `DNS:redis.internal`.
+    pub(crate) fn sign(&self, names: &str) -> (PathBuf, PathBuf) {
+        let number = Uuid::new_v4().simple().to_string();
+        let file = |ending: &str| format!("{number}.{ending}");
+        let (key, request, extensions, certificate) = (file("key"), file("csr"), file("ext"), file("pem"));
+        std::fs::write(self.0.path().join(&extensions), format!("subjectAltName={names}\nbasicConstraints=CA:FALSE\n")).unwrap();
+        self.openssl(&[
+            "req",
+            "-new",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=a server of a test",
+            "-keyout",
+            &key,
+            "-out",
+            &request,
+        ]);
+        self.openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "1",
+            "-extfile",
+            &extensions,
+            "-out",
+            &certificate,
+        ]);
+        let at = |name: &str| Path::new(self.0.path()).join(name);
+        (at(&certificate), at(&key))
+    }
+
+    fn openssl(&self, arguments: &[&str]) {
+        let done = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().expect("openssl: scripts/test installs it");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
