@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::servers::{PATIENCE, Server};
-use super::{LONG, WAIT, address, until};
+use super::{LONG, WAIT, address, open, until};
 
 /// A server that passes for a Redis until it is asked to count; then it says this, over and over.
 async fn impostor(says: &'static [u8], often: usize) -> (String, Arc<AtomicU64>) {
@@ -163,4 +163,24 @@ async fn a_script_that_never_ends_and_a_long_silence_hold_nobody() {
     assert!(most <= 6, "{most} connections to a server that says nothing");
     proxy.set(Fault::Ok);
     until("it is asked", PATIENCE, || redis.answers()).await;
+}
+
+fn cause_of(redis: &Redis) -> String {
+    assert!(!redis.answers());
+    redis.cause().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_with_any_characters_signs_in_and_a_wrong_one_is_said_to_be_wrong() {
+    let server = Server::start(&[]).await;
+    let _: String = server.tell("ACL SETUSER some/one on >p@ss:w%rd,#?é ~test:* +@scripting +set +time +@list +@write +@read").await;
+    let _: String = server.tell("ACL SETUSER default off").await;
+    let at = |account: &str| format!("redis://{account}127.0.0.1:{}", server.port);
+    let right = open(&at("some%2Fone:p%40ss%3Aw%25rd%2C%23%3F%C3%A9@")).await;
+    assert!(right.answers(), "{:?}", right.cause());
+    let wrong = open(&at("some%2Fone:wrong-word@")).await;
+    assert!(cause_of(&wrong).starts_with("the user or the password in REDIS_URL is not the right one"), "{}", cause_of(&wrong));
+    assert!(!format!("{wrong:?} {}", cause_of(&wrong)).contains("wrong-word"));
+    let without = open(&at("")).await;
+    assert!(cause_of(&without).contains("(NOAUTH)"), "{}", cause_of(&without));
 }
