@@ -196,7 +196,13 @@ async fn a_node_that_is_silent_holds_up_three_requests_and_others_go_on_counting
 async fn slots_that_move_while_they_are_counted_lose_nothing() {
     const MAX: u32 = 600;
     let cluster = Cluster::start(3, false, None).await;
-    let redis = Redis::open(address(&cluster.url()), "test", Duration::from_secs(5)).await;
+    // With the rights that the documentation names, and no more.
+    for node in &cluster.nodes {
+        let rights = "~test:* +@scripting +@read +@write +@connection +time +cluster|slots +asking";
+        let _: String = node.tell(&format!("ACL SETUSER mainstay on >secret {rights}")).await;
+    }
+    let url = cluster.url().replace("redis://", "redis://mainstay:secret@");
+    let redis = Redis::open(address(&url), "test", Duration::from_secs(5)).await;
     until("all are asked", PATIENCE, || redis.answers()).await;
     let (load, clients) = Load::start(&redis, MAX, 3, 1);
     until("some are admitted", PATIENCE, || load.admitted() > MAX / 10).await;

@@ -165,19 +165,23 @@ impl Drop for Server {
 /// A cluster of a test's own: masters, and then the replica of the first.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Server>,
-    tls: bool,
+    at: &'static str,
 }
 
 impl Cluster {
-    /// So many masters, of which the first has a replica or not.
-    pub(crate) async fn start(masters: usize, replica: bool, authority: Option<&Authority>) -> Self {
+    /// So many masters, of which the first has a replica or not. With TLS they have certificates for this, and announce it: `DNS:localhost` or an address.
+    pub(crate) async fn start(masters: usize, replica: bool, tls: Option<(&Authority, &str)>) -> Self {
         let with_tls = ["--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "no"];
-        let options = if authority.is_some() { with_tls.as_slice() } else { &[] };
+        let by_name = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
+        let (options, at) = match tls {
+            Some((_, "DNS:localhost")) => ([with_tls.as_slice(), &by_name].concat(), "rediss://localhost"),
+            Some(_) => (with_tls.to_vec(), "rediss://127.0.0.1"),
+            None => (Vec::new(), "redis://127.0.0.1"),
+        };
         let more = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync", "no", "--cluster-port"];
         let mut nodes = Vec::new();
         for _ in 0..masters + usize::from(replica) {
-            let named = authority.map(|authority| (authority, "IP:127.0.0.1,DNS:localhost"));
-            nodes.push(Server::with(options, named, &more).await);
+            nodes.push(Server::with(&options, tls, &more).await);
         }
         for (number, node) in nodes[..masters].iter().enumerate() {
             let (first, last) = (number * 16_384 / masters, (number + 1) * 16_384 / masters - 1);
@@ -205,13 +209,12 @@ impl Cluster {
         if let Some(replica) = nodes.get(masters) {
             replica.hears(&nodes[0]).await;
         }
-        Self { nodes, tls: authority.is_some() }
+        Self { nodes, at }
     }
 
     /// As a setting names it.
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.tls { "rediss" } else { "redis" };
-        let urls: Vec<_> = self.nodes.iter().map(|node| format!("{scheme}://127.0.0.1:{}", node.port)).collect();
+        let urls: Vec<_> = self.nodes.iter().map(|node| format!("{}:{}", self.at, node.port)).collect();
         urls.join(",")
     }
 

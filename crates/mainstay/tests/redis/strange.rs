@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mainstay::auth::{Throttle, ThrottleLimits};
 use mainstay::redis::Redis;
 use mainstay::stack::rate_limit::{Quota, Together};
 use mainstay::testing::{Fault, FaultProxy};
@@ -12,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::servers::{PATIENCE, Server};
-use super::{LONG, WAIT, address, open, until};
+use super::{LONG, WAIT, address, client, open, somebody, until};
 
 /// A server that passes for a Redis until it is asked to count; then it says this, over and over.
 async fn impostor(says: &'static [u8], often: usize) -> (String, Arc<AtomicU64>) {
@@ -173,11 +174,18 @@ fn cause_of(redis: &Redis) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_with_any_characters_signs_in_and_a_wrong_one_is_said_to_be_wrong() {
     let server = Server::start(&[]).await;
-    let _: String = server.tell("ACL SETUSER some/one on >p@ss:w%rd,#?é ~test:* +@scripting +set +time +@list +@write +@read").await;
+    let _: String = server.tell("ACL SETUSER some/one on >p@ss:w%rd,#?é ~test:* +@scripting +@read +@write +@connection +time").await;
     let _: String = server.tell("ACL SETUSER default off").await;
     let at = |account: &str| format!("redis://{account}127.0.0.1:{}", server.port);
     let right = open(&at("some%2Fone:p%40ss%3Aw%25rd%2C%23%3F%C3%A9@")).await;
     assert!(right.answers(), "{:?}", right.cause());
+    for max in [8, 2_000] {
+        let quota = Quota::new("test", max, LONG).together(Some(Together::new(right.clone(), 2)));
+        assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, max - 1);
+    }
+    let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("t4", Some(right.clone()));
+    throttle.admit(somebody(), client(1), Instant::now()).await.unwrap().failed();
+    assert_eq!(right.counts().fallbacks, 0);
     let wrong = open(&at("some%2Fone:wrong-word@")).await;
     assert!(cause_of(&wrong).starts_with("the user or the password in REDIS_URL is not the right one"), "{}", cause_of(&wrong));
     assert!(!format!("{wrong:?} {}", cause_of(&wrong)).contains("wrong-word"));
