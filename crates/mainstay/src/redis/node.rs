@@ -246,6 +246,9 @@ impl Node {
                 Ok(_) => {}
                 // The slot of this name is on its way to another node, and this one counts others.
                 Err(error) if self.shared.address.is_cluster() && error.kind() == ErrorKind::Server(ServerErrorKind::Ask) => {}
+                Err(error) if self.shared.address.is_cluster() && error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
+                    return Err("another node counts its keys now".to_owned());
+                }
                 Err(error) => return Err(words(&error, &self.place.host)),
             }
             tokio::time::sleep(PROOF_PAUSE).await;

@@ -11,11 +11,8 @@ use mainstay::testing::FaultProxy;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::servers::{Cluster, PATIENCE, Server};
+use super::servers::{Canary, Cluster, PATIENCE, Server};
 use super::{LONG, WAIT, address, until};
-
-/// What a request may wait for Redis whatever happens: two and a half times the setting, for a machine that does other things as well.
-const WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Clients that ask all the time, of one key each that they share by their number.
 struct Load {
@@ -25,6 +22,7 @@ struct Load {
     longest_us: AtomicU64,
     asked: AtomicU64,
     end: AtomicBool,
+    canary: Canary,
 }
 
 impl Load {
@@ -36,6 +34,7 @@ impl Load {
             longest_us: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             end: AtomicBool::new(false),
+            canary: Canary::start(),
         });
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
@@ -69,7 +68,7 @@ impl Load {
         self.end.store(true, Ordering::Relaxed);
         clients.join_all().await;
         let longest = Duration::from_micros(self.longest_us.load(Ordering::Relaxed));
-        assert!(longest < WAIT_MAX, "somebody waited {longest:?}");
+        assert!(longest < self.canary.wait_max(), "somebody waited {longest:?}");
     }
 
     /// Until nothing passes anymore. That is not when as many passed as may: one that was counted as its answer was lost passed for nobody.
@@ -174,6 +173,7 @@ async fn a_node_that_is_silent_holds_up_three_requests_and_others_go_on_counting
     let redis = Redis::open(address(&cluster.url()), "test", WAIT).await;
     until("all are asked", PATIENCE, || redis.answers()).await;
     let quota = Quota::new("test", 9, LONG).together(Some(Together::new(redis.clone(), 3)));
+    let canary = Canary::start();
     cluster.nodes[1].signal("-STOP");
     let (mut alone, mut together, mut longest) = (0, 0, Duration::ZERO);
     for _ in 0..60 {
@@ -186,7 +186,7 @@ async fn a_node_that_is_silent_holds_up_three_requests_and_others_go_on_counting
         longest = longest.max(begun.elapsed());
     }
     cluster.nodes[1].signal("-CONT");
-    assert!(redis.counts().late <= 3 && longest < WAIT_MAX, "{:?}, {longest:?}", redis.counts());
+    assert!(redis.counts().late <= 3 && longest < canary.wait_max(), "{:?}, {longest:?}", redis.counts());
     // A third of the keys; of sixty fewer than five would be chance of one in ten thousand.
     assert!(alone >= 5 && together >= 20, "{alone} alone, {together} together");
     until("it is asked again", PATIENCE, || redis.answers()).await;

@@ -5,11 +5,14 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// On a machine that compiles beside it.
@@ -313,5 +316,37 @@ impl Authority {
     fn openssl(&self, arguments: &[&str]) {
         let done = Command::new("openssl").args(arguments).current_dir(self.0.path()).output().expect("openssl: scripts/test installs it");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+/// Somebody who does nothing but wake up, and so knows how long the machine lets everybody wait, whatever they wait for.
+pub(crate) struct Canary {
+    longest_us: Arc<AtomicU64>,
+    waking: JoinHandle<()>,
+}
+
+impl Canary {
+    pub(crate) fn start() -> Self {
+        let longest_us = Arc::new(AtomicU64::new(0));
+        let longest = Arc::clone(&longest_us);
+        let waking = tokio::spawn(async move {
+            loop {
+                let begun = Instant::now();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                longest.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+            }
+        });
+        Self { longest_us, waking }
+    }
+
+    /// What a request may wait for Redis whatever happens: two and a half times the setting, and what the machine takes for itself.
+    pub(crate) fn wait_max(&self) -> Duration {
+        Duration::from_millis(250) + Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.waking.abort();
     }
 }
