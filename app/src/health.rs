@@ -118,15 +118,25 @@ struct Database {
 #[derive(Debug, Serialize)]
 struct Redis {
     answers: bool,
+    /// Why it is not asked, or which node of a cluster is not.
+    error: Option<String>,
     questions: u64,
     late: u64,
     outages: u64,
+    fallbacks: u64,
 }
 
 impl Redis {
     fn of(redis: &mainstay::redis::Redis) -> Self {
         let counts = redis.counts();
-        Self { answers: redis.answers(), questions: counts.asked, late: counts.late, outages: counts.outages }
+        Self {
+            answers: redis.answers(),
+            error: redis.cause(),
+            questions: counts.asked,
+            late: counts.late,
+            outages: counts.outages,
+            fallbacks: counts.fallbacks,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use mainstay::config::Pooler;
 use mainstay::error::{Error, Result, codes};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
-use mainstay::redis::Redis;
+use mainstay::redis::{Address, Redis};
 use mainstay::serve::{self, Drain, Limits};
 use mainstay::store::{self, ConnectionLimits, Database, Dialect, Server};
 use secrecy::SecretString;
@@ -132,8 +132,9 @@ fn check_room(settings: &Settings, server: Server, limits: ConnectionLimits) -> 
 async fn open_redis(settings: &Settings) -> Result<Option<Redis>> {
     let Some(url) = &settings.stack.redis_url else { return Ok(None) };
     // The settings were checked, so this is the same check again.
-    let wrong = |words| Error::new(&codes::INTERNAL).with_message(format!("REDIS_URL {words}"));
-    Redis::open(url, &settings.stack.redis_prefix, settings.stack.redis_timeout).await.map(Some).map_err(wrong)
+    let wrong = |unusable| Error::new(&codes::INTERNAL).with_message(format!("{unusable}"));
+    let address = Address::new(url, &settings.stack.redis_tls).map_err(wrong)?;
+    Ok(Some(Redis::open(address, &settings.stack.redis_prefix, settings.stack.redis_timeout).await))
 }
 
 /// Everything before the first connection: the database and its schema, the keys, the search, the first administrator, the sample.

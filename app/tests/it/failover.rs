@@ -99,7 +99,7 @@ async fn what_never_reached_the_new_primary_is_forgotten_everywhere(ground: Arc<
     let last = number(&pair.standby, "SELECT max(xact) AS n FROM product_changes").await;
     assert!(last < cursor, "the numbers are given again: {last}, and {cursor} was read");
 
-    pair.proxy.lead_to(pair.standby.address());
+    pair.proxy.redirect(pair.standby.address());
     let led = Instant::now();
     within(BACK, "reads come back", || async { stranger.get("/api/products?limit=50").await.status == 200 }).await;
     tells_the_truth(&service, &kept, &renamed, &removed, &lost).await;
@@ -163,7 +163,7 @@ async fn an_old_primary_that_lives_on_and_takes_no_writes_is_left(ground: Arc<Gr
     on(&pair.primary, "SELECT 1 AS one FROM pg_reload_conf()").await;
     pair.promote().await;
     by_hand(&pair, &kept, "Truth of today").await;
-    pair.proxy.lead_to(pair.standby.address());
+    pair.proxy.redirect(pair.standby.address());
 
     // Nobody writes: the connection that listens finds out that it and the others were left behind.
     within(LEFT, "the service reads the new primary", || async { name(&stranger, &kept).await.as_deref() == Some("Truth of today") }).await;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::client::Client;
 use crate::ground::{Ground, PASSWORD, Service, within};
+use crate::process::{self, Server};
 
 mod only {
     use super::*;
@@ -20,6 +21,7 @@ mod only {
         letters_to_one_mailbox_are_counted_everywhere
         a_body_that_is_refused_unread_is_counted_too
         without_redis_nothing_fails_and_limits_hold_in_parts
+        what_is_wrong_with_redis_is_told_to_the_operator_without_the_password
     }
 }
 
@@ -173,5 +175,50 @@ async fn without_redis_nothing_fails_and_limits_hold_in_parts(ground: Arc<Ground
         for stranger in &strangers {
             within(RECOVERY, "it is whole again", || async { health(stranger).await == "ok" }).await;
         }
+    }
+}
+
+async fn what_is_wrong_with_redis_is_told_to_the_operator_without_the_password(ground: Arc<Ground>) {
+    let (right, place) = (redis_url(), redis_url().rsplit_once('@').unwrap().1.to_owned());
+    let wrong = format!("redis://:wr%C3%B6ng-word@{place}");
+    for (url, status) in [(&right, "ok"), (&wrong, "degraded")] {
+        let server = Server::start(&ground.pairs(&[("REDIS_URL", url), ("REDIS_PREFIX", ground.name()), ("REDIS_TIMEOUT", "5s")]));
+        server.client().get("/api/products").await.expect(200);
+        assert_eq!(server.client().get("/health").await.expect(200).json()["status"], status);
+        let operator = Client::new(server.management);
+        let redis = operator.get("/health").await.expect(200).json()["redis"].clone();
+        let metrics = operator.get("/metrics").await.expect(200).text();
+        let metric = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        if status == "ok" {
+            assert_eq!((&redis["answers"], &redis["error"], &redis["fallbacks"]), (&json!(true), &json!(null), &json!(0)));
+            assert_eq!((metric("mainstay_redis_answers"), metric("mainstay_redis_fallbacks_total")), (Some(1.0), Some(0.0)), "{metrics}");
+            assert!(metric("mainstay_redis_question_seconds_count") >= Some(1.0), "{metrics}");
+            assert!(metrics.contains("mainstay_redis_question_seconds_bucket{le=\"0.0025\"}"), "{metrics}");
+            continue;
+        }
+        let cause = "the user or the password in REDIS_URL is not the right one";
+        assert!(redis["error"].as_str().unwrap().starts_with(cause) && redis["answers"] == false, "{redis}");
+        assert!(redis["fallbacks"].as_u64() >= Some(1) && metric("mainstay_redis_answers") == Some(0.0), "{redis}");
+        let said = server.output();
+        assert!(said.contains(cause) && said.contains(&place), "{said}");
+        assert!(!said.contains("ng-word") && !redis.to_string().contains("ng-word"), "{said}");
+    }
+}
+
+#[test]
+fn an_address_of_redis_that_would_believe_anybody_is_refused_at_the_start() {
+    let missing = std::env::temp_dir().join("there-is-no-such-file.pem").display().to_string();
+    let cases: [(&[(&str, &str)], &str); 4] = [
+        (&[("REDIS_URL", "rediss://:marked-secret@redis.internal:6380#insecure")], "REDIS_URL must have no `#`"),
+        (&[("REDIS_URL", "rediss://redis.internal"), ("REDIS_CA_FILE", &missing)], "REDIS_CA_FILE cannot be read"),
+        (&[("REDIS_URL", "redis://redis.internal"), ("REDIS_CA_FILE", &missing)], "REDIS_CA_FILE stands beside a REDIS_URL without TLS"),
+        (&[("REDIS_URL", "rediss://redis.internal"), ("REDIS_CERT_FILE", &missing)], "REDIS_KEY_FILE is needed"),
+    ];
+    for (settings, words) in cases {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let output = process::run(&settings, &["serve"], b"");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{told}");
+        assert!(told.contains(words) && !told.contains("marked"), "{told}");
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::redis::{Address, TlsFiles};
 use crate::store::REPLICAS_MAX;
 
 pub use reader::{Entry, Knob, Origin, Problems, Reader};
@@ -100,6 +101,7 @@ pub struct Settings {
     pub db_statement_timeout: Duration,
     pub instances: u32,
     pub redis_url: Option<SecretString>,
+    pub redis_tls: TlsFiles,
     pub redis_prefix: String,
     pub redis_timeout: Duration,
     pub cache_size: ByteSize,
@@ -158,6 +160,7 @@ impl Settings {
             db_statement_timeout: reader.read(Knob::new("DB_STATEMENT_TIMEOUT", "A statement is ended by the database after this time").default("30s").within(Duration::from_millis(10), seconds(3600))),
             instances: reader.read(Knob::new("INSTANCES", "Instances that share the database, for the sum of their pools and for the part of a limit that each admits without Redis").default("1").between(1, 10_000)),
             redis_url: reader.read(Knob::new("REDIS_URL", "Redis, Valkey or a Redis Cluster in which all instances count limits together: `redis://host:port`, with TLS `rediss://`; nodes of a cluster with commas between them").default_says("none: each instance counts by itself")),
+            redis_tls: redis_tls(reader),
             redis_prefix: reader.read(Knob::new("REDIS_PREFIX", "What all names in Redis begin with: tells services and environments that share a server apart").default("mainstay")),
             redis_timeout: reader.read(Knob::new("REDIS_TIMEOUT", "Longest wait for an answer of Redis; past it a request goes on without").default("100ms").within(Duration::from_millis(1), seconds(5))),
             cache_size: reader.read(Knob::new("CACHE_SIZE", "Answers of hot reads kept in memory, with all their codings; 0 keeps none").default("64MB").sized(0, 1 << 30)),
@@ -185,8 +188,8 @@ impl Settings {
         if self.db_pool_min > self.db_pool_max {
             reader.problem("DB_POOL_MIN", format!("is {}, more than DB_POOL_MAX, which is {}", self.db_pool_min, self.db_pool_max));
         }
-        if let Some(Err(reason)) = self.redis_url.as_ref().map(crate::redis::check_url) {
-            reader.problem("REDIS_URL", reason);
+        if let Some(Err(unusable)) = self.redis_url.as_ref().map(|url| Address::new(url, &self.redis_tls)) {
+            reader.problem(unusable.setting, unusable.words);
         }
         if !(1..=64).contains(&self.redis_prefix.len())
             || !self.redis_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
@@ -283,6 +286,20 @@ fn database_replica_urls(reader: &mut Reader) -> Vec<SecretString> {
         reader.problem("DATABASE_REPLICA_URL", "names a replica twice");
     }
     urls.into_iter().map(SecretString::from).collect()
+}
+
+/// What TLS to Redis needs beside what the system trusts.
+fn redis_tls(reader: &mut Reader) -> TlsFiles {
+    TlsFiles {
+        authorities: reader.read(
+            Knob::new("REDIS_CA_FILE", "Authorities that may vouch for a `rediss://` server, as PEM").default_says("those that the system trusts"),
+        ),
+        certificate: reader.read(Knob::new(
+            "REDIS_CERT_FILE",
+            "Certificate that is shown to a `rediss://` server which asks for one, with those between it and its authority, as PEM",
+        )),
+        key: reader.read(Knob::new("REDIS_KEY_FILE", "Private key of REDIS_CERT_FILE, as PEM")),
+    }
 }
 
 /// What signs access tokens. Production does not make something up: one of the two must be set.

@@ -3,6 +3,15 @@
 //! `TEST_REDIS_URL` and `TEST_REDIS_CLUSTER_URL` name them (`scripts/test` starts both).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "redis/failover.rs"]
+mod failover;
+#[path = "redis/servers.rs"]
+mod servers;
+#[path = "redis/strange.rs"]
+mod strange;
+#[path = "redis/tls.rs"]
+mod tls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +19,7 @@ use std::time::{Duration, Instant};
 use axum::response::IntoResponse;
 use mainstay::auth::{AccountKey, Throttle, ThrottleLimits};
 use mainstay::client::ClientKey;
-use mainstay::redis::Redis;
+use mainstay::redis::{Address, Redis, TlsFiles};
 use mainstay::stack::rate_limit::window::Decision;
 use mainstay::stack::rate_limit::{Quota, Together};
 use mainstay::testing::{Fault, FaultProxy};
@@ -25,9 +34,18 @@ fn url() -> String {
     std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names a Redis; scripts/test starts one")
 }
 
+fn address(url: &str) -> Address {
+    Address::new(&SecretString::from(url.to_owned()), &TlsFiles::default()).unwrap()
+}
+
 async fn open(url: &str) -> Redis {
+    open_with(url, &TlsFiles::default()).await
+}
+
+async fn open_with(url: &str, files: &TlsFiles) -> Redis {
+    let address = Address::new(&SecretString::from(url.to_owned()), files).unwrap();
     // A busy machine is not what these tests are about.
-    Redis::open(&SecretString::from(url.to_owned()), "test", Duration::from_secs(5)).await.unwrap()
+    Redis::open(address, "test", Duration::from_secs(5)).await
 }
 
 /// One of some instances, with connections of its own.
@@ -36,13 +54,14 @@ async fn instance(url: &str, max: u32, window: Duration, instances: u32) -> (Arc
     (Arc::new(Quota::new("test", max, window).together(Some(Together::new(redis.clone(), instances)))), redis)
 }
 
-async fn exactly(url: &str, max: u32) {
+async fn exactly(url: &str, files: &TlsFiles, max: u32) {
     const INSTANCES: u32 = 3;
     const REQUESTS: u32 = 10_000;
     let key = Uuid::new_v4();
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..INSTANCES {
-        let (quota, _) = instance(url, max, LONG, INSTANCES).await;
+        let redis = open_with(url, files).await;
+        let quota = Arc::new(Quota::new("test", max, LONG).together(Some(Together::new(redis, INSTANCES))));
         // Sixty-four at once on each instance.
         for client in 0..64 {
             let quota = quota.clone();
@@ -60,18 +79,18 @@ async fn exactly(url: &str, max: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_ten_thousand_requests_to_three_instances_exactly_the_quota_is_admitted() {
-    exactly(&url(), 100).await;
+    exactly(&url(), &TlsFiles::default(), 100).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_quota_is_counted_exactly_too() {
-    exactly(&url(), 3_000).await;
+    exactly(&url(), &TlsFiles::default(), 3_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_as_well() {
     let url = std::env::var("TEST_REDIS_CLUSTER_URL").expect("TEST_REDIS_CLUSTER_URL names nodes of a cluster; scripts/test starts one");
-    exactly(&url, 100).await;
+    exactly(&url, &TlsFiles::default(), 100).await;
 }
 
 /// What was admitted: between which two moments.
@@ -203,7 +222,7 @@ async fn until(what: &str, most: Duration, holds: impl Fn() -> bool) -> Duration
 async fn without_redis_each_instance_admits_its_part_nobody_waits_long_and_it_comes_back_by_itself() {
     for fault in [Fault::Blackhole, Fault::Reset, Fault::Refuse, Fault::Latency(Duration::from_secs(2))] {
         let (proxy, url) = behind_a_proxy().await;
-        let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
+        let redis = Redis::open(address(&url), "test", WAIT).await;
         let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 2)));
         let fresh = whole(&quota, &redis).await;
 
@@ -250,7 +269,7 @@ async fn whole(quota: &Quota<Uuid>, redis: &Redis) -> Uuid {
 async fn an_instance_that_starts_without_redis_serves_and_finds_it_later() {
     let (proxy, url) = behind_a_proxy().await;
     proxy.set(Fault::Refuse);
-    let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
+    let redis = Redis::open(address(&url), "test", WAIT).await;
     assert!(!redis.answers());
     let quota = Quota::new("test", 8, LONG).together(Some(Together::new(redis.clone(), 4)));
     assert_eq!(quota.count(Uuid::new_v4(), Instant::now()).await.unwrap().remaining, 1, "a quarter of eight");
@@ -334,7 +353,7 @@ async fn tries_that_were_none_are_taken_back_everywhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_an_instance_judges_tries_by_what_it_has_seen() {
     let (proxy, url) = behind_a_proxy().await;
-    let redis = Redis::open(&SecretString::from(url), "test", WAIT).await.unwrap();
+    let redis = Redis::open(address(&url), "test", WAIT).await;
     let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("t3", Some(redis.clone()));
     let account = somebody();
     for number in 0..6 {

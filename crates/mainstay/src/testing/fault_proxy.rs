@@ -26,6 +26,10 @@ pub enum Fault {
     Blackhole,
     /// Connections, old and new, are reset.
     Reset,
+    /// Of the next piece of data that the server sends, the first half arrives; then the connection is closed in order.
+    Halve,
+    /// In every piece of data that the server sends, one byte is another one. Which, moves on from piece to piece, from the first byte on.
+    Corrupt,
 }
 
 /// A TCP proxy on a free port of the loopback interface. Dropping it closes everything.
@@ -63,8 +67,8 @@ impl FaultProxy {
         self.fault.send_replace(fault);
     }
 
-    /// New connections lead there from now on; those that are open stay where they are.
-    pub fn lead_to(&self, upstream: SocketAddr) {
+    /// New connections lead to this server: its address has moved. Those that are open stay where they are.
+    pub fn redirect(&self, upstream: SocketAddr) {
         self.upstream.send_replace(upstream);
     }
 
@@ -81,7 +85,7 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn listen(listener: TcpListener, upstream: watch::Receiver<SocketAddr>, mut faults: watch::Receiver<Fault>, open: Arc<AtomicUsize>) {
+async fn listen(listener: TcpListener, upstreams: watch::Receiver<SocketAddr>, mut faults: watch::Receiver<Fault>, open: Arc<AtomicUsize>) {
     let Ok(address) = listener.local_addr() else { return };
     let mut listener = Some(listener);
     loop {
@@ -103,7 +107,7 @@ async fn listen(listener: TcpListener, upstream: watch::Receiver<SocketAddr>, mu
         tokio::select! {
             accepted = current.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(carry(client, upstream.clone(), faults.clone(), Counted::new(&open)));
+                    tokio::spawn(carry(client, upstreams.clone(), faults.clone(), Counted::new(&open)));
                 }
             }
             changed = faults.changed() => if changed.is_err() { return },
@@ -140,8 +144,8 @@ async fn carry(mut client: TcpStream, upstream: watch::Receiver<SocketAddr>, mut
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         tokio::select! {
-            () = copy(client_read, server_write, faults.clone()) => return,
-            () = copy(server_read, client_write, faults.clone()) => return,
+            () = copy(client_read, server_write, faults.clone(), Whose::Clients) => return,
+            () = copy(server_read, client_write, faults.clone(), Whose::Servers) => return,
             fault = broken(&mut faults) => fault,
         }
     };
@@ -173,8 +177,16 @@ async fn passable(faults: &mut watch::Receiver<Fault>) -> Duration {
     }
 }
 
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>) {
+/// Whose words are carried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Clients,
+    Servers,
+}
+
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>, whose: Whose) {
     let mut buffer = vec![0; 16 * 1024];
+    let mut corrupted = 0;
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else { return };
         let latency = passable(&mut faults).await;
@@ -183,7 +195,21 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::
             passable(&mut faults).await;
         }
         // `read` filled exactly this much.
-        if to.write_all(&buffer[..length]).await.is_err() {
+        let piece = &mut buffer[..length];
+        let fault = *faults.borrow();
+        match (whose, fault) {
+            (Whose::Servers, Fault::Halve) => {
+                // Whoever reads it or not: the connection ends.
+                let _ = to.write_all(&piece[..length / 2]).await;
+                return;
+            }
+            (Whose::Servers, Fault::Corrupt) => {
+                piece[corrupted % length] ^= 0x80;
+                corrupted += 1;
+            }
+            _ => {}
+        }
+        if to.write_all(piece).await.is_err() {
             return;
         }
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use redis::{FromRedisValue, ParsingError, Value};
+
 use super::window::Decision;
 use crate::redis::{Away, Redis, Script};
 
@@ -67,12 +69,25 @@ impl Together {
             let exact = *max <= EXACT_MAX;
             arguments.extend([i64::from(*max), i64::try_from(window.as_micros()).unwrap_or(i64::MAX), i64::from(exact)]);
         }
-        let answer: Vec<(i64, i64, i64)> = self.redis.run::<_, i64>(&COUNT, &keys, &arguments).await?;
+        let Decisions(decisions) = self.redis.run::<_, i64>(&COUNT, &keys, &arguments).await?;
+        Ok(decisions)
+    }
+}
+
+/// What the script answers: one decision at least.
+struct Decisions(Vec<Decision>);
+
+impl FromRedisValue for Decisions {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let answer = Vec::<(i64, i64, i64)>::from_redis_value(value)?;
+        if answer.is_empty() {
+            return Err(ParsingError::from("no decision"));
+        }
         let decision = |(allowed, remaining, next_us): (i64, i64, i64)| Decision {
             allowed: allowed == 1,
             remaining: u32::try_from(remaining).unwrap_or(0),
             next: Duration::from_micros(u64::try_from(next_us).unwrap_or(0)),
         };
-        if answer.is_empty() { Err(Away) } else { Ok(answer.into_iter().map(decision).collect()) }
+        Ok(Self(answer.into_iter().map(decision).collect()))
     }
 }
