@@ -53,8 +53,10 @@ pub struct StackSettings {
     pub credentials: bool,
     /// The time budget of a request. Default: 30 s.
     pub budget: Duration,
-    /// Requests worked on at once. Default: 1,000.
+    /// Most requests worked on at once. Default: 1,000.
     pub concurrency_max: usize,
+    /// As few as the learnt limit may be. Default: 8.
+    pub concurrency_min: usize,
     /// Requests of one client in any window. Default: 1,000,000.
     pub rate_limit_max: u32,
     /// The window. Default: 15 min.
@@ -77,6 +79,7 @@ impl Default for StackSettings {
             credentials: true,
             budget: Duration::from_secs(30),
             concurrency_max: 1000,
+            concurrency_min: 8,
             rate_limit_max: 1_000_000,
             rate_limit_window: Duration::from_secs(900),
             exempt: Networks::default(),
@@ -142,7 +145,7 @@ impl TestServer {
     /// # Panics
     /// Outside of a tokio runtime, and when no port can be had.
     pub fn start(routes: Routes, settings: StackSettings) -> TestServer {
-        let StackSettings { trusted, detail, policy, origins, credentials, budget, concurrency_max, .. } = settings;
+        let StackSettings { trusted, detail, policy, origins, credentials, budget, concurrency_max, concurrency_min, .. } = settings;
         let rate_limit = RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, settings.exempt);
         Self::around(settings.limits, |log, metrics| {
             from_the_street(trusted)
@@ -153,7 +156,7 @@ impl TestServer {
                 .enter(Compress)
                 .enter(Conform)
                 .enter(Deadline::new(budget))
-                .enter(Overload::new(concurrency_max))
+                .enter(Overload::new(concurrency_max).floor(concurrency_min))
                 .enter(rate_limit)
                 .enter(settings.body)
                 .around(routes)
