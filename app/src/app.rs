@@ -277,7 +277,7 @@ impl App {
             .enter(Compress)
             .enter(Conform)
             .enter(Deadline::new(settings.request_timeout))
-            .enter(self.overload.clone())
+            .enter(self.overload.clone().naming(routes.table()))
             .enter(RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, exempt).together(together, self.auth.clone()))
             .enter(BodyLimit::new(settings.body_limit.0))
             .around(routes)

@@ -45,7 +45,7 @@ use super::{Layer, Outgoing};
 use crate::auth::Auth;
 use crate::context::Context;
 use crate::error::{Error, codes};
-use crate::routes::Cost;
+use crate::routes::{Cost, RouteTable};
 
 use body::Arriving;
 use gate::{Arrival, Held, Look, WAIT_BURST_US};
@@ -92,6 +92,13 @@ impl Overload {
     #[must_use]
     pub fn knowing(self, auth: Auth) -> Self {
         Self { auth: Some(auth), ..self }
+    }
+
+    /// The metrics call requests by these routes. What is said first stands.
+    #[must_use]
+    pub fn naming(self, table: &RouteTable) -> Self {
+        self.places.name(table);
+        self
     }
 
     /// Sets the metrics `mainstay_overload_*`; call it when the metrics are read.
@@ -148,7 +155,6 @@ impl Layer for Overload {
         let arrival = match self.places.enter_freely(kind, context.started) {
             Some(held) => Arrival::In(held),
             None => {
-                self.places.named(kind, context);
                 rank = self.rank(request, context);
                 self.places.arrive(kind, rank, Waker::noop(), context.started)
             }
@@ -200,9 +206,9 @@ impl Layer for Overload {
     }
 }
 
-/// The number under which times of such requests are compared: a route's reads, its other methods, and all that is no route.
+/// The number under which times of such requests are compared: that of a route's reads, or of its other methods. What is no route never comes here.
 fn kind(context: &Context) -> usize {
-    context.route.route().map_or(0, |route| 1 + 2 * route.index + usize::from(!context.method.is_safe()))
+    context.route.route().map_or(0, |route| 2 * route.index + usize::from(!context.method.is_safe()))
 }
 
 impl Waits {

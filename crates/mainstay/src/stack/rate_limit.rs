@@ -252,12 +252,22 @@ impl Layer for RateLimit {
                 headers.insert(RATELIMIT, self.quota.state(&decision));
                 headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
             }
-            Standing::Exempt | Standing::Later(..) => {
+            Standing::Exempt => {
                 headers.remove(RATELIMIT);
                 headers.remove(RATELIMIT_POLICY);
             }
+            // There was no place for it: it costs nothing.
+            Standing::Later(..) if status == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.remove(RATELIMIT);
+                headers.remove(RATELIMIT_POLICY);
+            }
+            Standing::Later(None, client) => {
+                self.quota.limiter.take(client, Instant::now());
+                headers.remove(RATELIMIT);
+                headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
+            }
             // Refused by a layer inside before anybody waited, for its body's announced size, say: it counts all the same.
-            Standing::Asked(asked) => {
+            Standing::Asked(asked) | Standing::Later(Some(asked), _) => {
                 headers.remove(RATELIMIT);
                 headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
                 tokio::spawn(asked);

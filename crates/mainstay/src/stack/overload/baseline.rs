@@ -29,7 +29,7 @@ const TOGETHER_WEIGHT: f64 = 8.0;
 const OVERDUE_FACTOR: f64 = 4.0;
 const OVERDUE_MIN_US: f64 = 250_000.0;
 /// A kind that nobody knows yet is overdue after a second.
-const OVERDUE_UNKNOWN_US: f64 = 1_000_000.0;
+const OVERDUE_UNKNOWN_US: Micros = 1_000_000;
 /// As far ahead as is looked.
 const OVERDUE_MAX_US: f64 = 10_000_000.0;
 
@@ -44,14 +44,31 @@ pub(super) const fn as_f64(number: u64) -> f64 {
     number as f64
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Baseline {
     pace: f64,
+    /// Worked out from it once, and not for every request.
+    overdue_after: Micros,
     seen: u32,
     first_at: Option<Micros>,
     /// Distances in the present window.
     sum: f64,
     count: u32,
+}
+
+impl Baseline {
+    const NEW: Self = Self { pace: 0.0, overdue_after: OVERDUE_UNKNOWN_US, seen: 0, first_at: None, sum: 0.0, count: 0 };
+
+    fn move_by(&mut self, distance: f64) {
+        self.pace += distance;
+        if self.seen > LEARNT_FROM {
+            // Between a quarter of a second and ten.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            {
+                self.overdue_after = (OVERDUE_FACTOR * self.pace.exp()).clamp(OVERDUE_MIN_US, OVERDUE_MAX_US) as Micros;
+            }
+        }
+    }
 }
 
 /// The baselines of all kinds of requests, by number.
@@ -61,7 +78,7 @@ pub(super) struct Baselines(Vec<Baseline>);
 impl Baselines {
     fn of(&mut self, kind: usize) -> &mut Baseline {
         if self.0.len() <= kind {
-            self.0.resize(kind + 1, Baseline::default());
+            self.0.resize(kind + 1, Baseline::NEW);
         }
         &mut self.0[kind]
     }
@@ -76,7 +93,8 @@ impl Baselines {
         let distance = (pace - baseline.pace).clamp(FAR_BELOW, FAR_ABOVE);
         if baseline.seen < LEARNT {
             baseline.seen += 1;
-            baseline.pace += if baseline.seen < LEARNT_FROM { pace - baseline.pace } else { distance } / f64::from(baseline.seen);
+            let way = if baseline.seen < LEARNT_FROM { pace - baseline.pace } else { distance };
+            baseline.move_by(way / f64::from(baseline.seen));
         }
         (baseline.seen > LEARNT_FROM).then_some(distance)
     }
@@ -91,14 +109,14 @@ impl Baselines {
     /// The window was calm: each kind comes nearer to what it showed, by this part of the way.
     pub(super) fn follow(&mut self, gain: f64) {
         for baseline in self.0.iter_mut().filter(|baseline| baseline.count > 0) {
-            baseline.pace += gain * baseline.sum / f64::from(baseline.count);
+            baseline.move_by(gain * baseline.sum / f64::from(baseline.count));
         }
     }
 
     /// What the window showed is the usual from now on. Kinds with few samples follow the others that were seen; `all` is the mean of all.
     pub(super) fn move_to(&mut self, all: f64) {
         for baseline in self.0.iter_mut().filter(|baseline| baseline.count > 0) {
-            baseline.pace += (baseline.sum + TOGETHER_WEIGHT * all) / (f64::from(baseline.count) + TOGETHER_WEIGHT);
+            baseline.move_by((baseline.sum + TOGETHER_WEIGHT * all) / (f64::from(baseline.count) + TOGETHER_WEIGHT));
         }
     }
 
@@ -111,13 +129,7 @@ impl Baselines {
 
     /// When a request of this kind, begun now, is overdue: so much later.
     pub(super) fn overdue_after(&self, kind: usize) -> Micros {
-        let known = self.0.get(kind).filter(|baseline| baseline.seen > LEARNT_FROM);
-        let after = known.map_or(OVERDUE_UNKNOWN_US, |baseline| (OVERDUE_FACTOR * baseline.pace.exp()).clamp(OVERDUE_MIN_US, OVERDUE_MAX_US));
-        // Between a quarter of a second and ten.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        {
-            after as Micros
-        }
+        self.0.get(kind).map_or(OVERDUE_UNKNOWN_US, |baseline| baseline.overdue_after)
     }
 
     /// The usual time of a kind in seconds, once it is known.

@@ -1,14 +1,15 @@
 //! The gate shared by all requests, and places that are lent.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::Micros;
 use super::gate::{Arrival, Gate, Held, Look, Wakers};
 use super::rank::Rank;
-use crate::context::{self, Context};
+use crate::context;
+use crate::routes::RouteTable;
 
 /// The gate behind its lock, and the clock by which it is told the time.
 #[derive(Debug)]
@@ -16,13 +17,13 @@ pub(super) struct Places {
     gate: Mutex<Gate>,
     ceiling: usize,
     begun: Instant,
-    /// The patterns of kinds that had to wait, for the metrics.
-    names: Mutex<Vec<Option<String>>>,
+    /// How kinds are called, for the metrics.
+    table: OnceLock<RouteTable>,
 }
 
 impl Places {
     pub(super) fn new(floor: usize, ceiling: usize) -> Self {
-        Self { gate: Mutex::new(Gate::new(floor, ceiling)), ceiling, begun: Instant::now(), names: Mutex::default() }
+        Self { gate: Mutex::new(Gate::new(floor, ceiling)), ceiling, begun: Instant::now(), table: OnceLock::new() }
     }
 
     pub(super) fn ceiling(&self) -> usize {
@@ -76,22 +77,16 @@ impl Places {
         self.with(|gate, wakers| gate.leave(held, good, now, wakers));
     }
 
-    /// Notes how a kind is called.
-    pub(super) fn named(&self, kind: usize, context: &Context) {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.len() <= kind {
-            names.resize(kind + 1, None);
-        }
-        names[kind].get_or_insert_with(|| context.route.pattern().to_owned());
+    /// Notes how kinds are called.
+    pub(super) fn name(&self, table: &RouteTable) {
+        let _ = self.table.set(table.clone());
     }
 
     #[allow(clippy::cast_precision_loss)] // Exact up to 2^53.
     pub(super) fn record_metrics(&self) {
-        let (figures, inflation, baselines) = {
+        let (figures, inflation) = {
             let gate = self.gate();
-            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let baselines = names.iter().enumerate().filter_map(|(kind, name)| Some((kind, name.clone()?, gate.limit.baseline_s(kind)?)));
-            (gate.figures(), gate.limit.inflation(), baselines.collect::<Vec<_>>())
+            (gate.figures(), gate.limit.inflation())
         };
         metrics::gauge!("mainstay_overload_limit").set(figures.places as f64);
         metrics::gauge!("mainstay_overload_in_flight").set(figures.in_flight as f64);
@@ -100,9 +95,14 @@ impl Places {
         for (class, refused) in Rank::names().into_iter().zip(figures.refused) {
             metrics::counter!("mainstay_overload_refused_total", "class" => class).absolute(refused);
         }
-        for (kind, route, seconds) in baselines {
-            let methods = if kind % 2 == 1 { "safe" } else { "other" };
-            metrics::gauge!("mainstay_overload_baseline_seconds", "route" => route, "methods" => methods).set(seconds);
+        for route in self.table.get().iter().flat_map(|table| table.all.iter()) {
+            for (kind, methods) in [(2 * route.index, "safe"), (2 * route.index + 1, "other")] {
+                let known = self.gate().limit.baseline_s(kind);
+                if let Some(seconds) = known {
+                    let route = route.pattern.clone();
+                    metrics::gauge!("mainstay_overload_baseline_seconds", "route" => route, "methods" => methods).set(seconds);
+                }
+            }
         }
     }
 }

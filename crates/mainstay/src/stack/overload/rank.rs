@@ -5,7 +5,7 @@ pub(super) const RANKS: usize = 4;
 
 /// The part of the limit that each class may fill. The rest is for those before it: a class that fills its part leaves others their places, and has it to
 /// itself when they are not there, since the limit is learnt from what is really used.
-const SHARES: [f64; RANKS] = [1.0, 0.9, 0.8, 0.6];
+const SHARES_PERCENT: [usize; RANKS] = [100, 90, 80, 60];
 
 /// After so many refusals in a row of its class a request counts as one of the first: nobody is shut out for ever, and one in twenty is no flood.
 const PATIENCE: u32 = 20;
@@ -42,12 +42,9 @@ impl Rank {
 
     /// How many of `places` it may fill: at least one, if there is one.
     pub(super) fn share(self, places: usize) -> usize {
-        let share = SHARES.get(self.index()).copied().unwrap_or(1.0);
-        // At most the places themselves, a million.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        {
-            (places as f64 * share).ceil() as usize
-        }
+        let share = SHARES_PERCENT.get(self.index()).copied().unwrap_or(100);
+        // Places are far below 2^57.
+        (places * share).div_ceil(100)
     }
 }
 
