@@ -256,6 +256,7 @@ impl App {
         Routes::new(router, &document, docs::PATHS, health::PATHS)
             .costing(Cost::Memory, docs::FROM_MEMORY)
             .costing(Cost::Memory, jwks::FROM_MEMORY)
+            .costing(Cost::Kept, products::KEPT)
             .costing(Cost::Cheap, sessions::CHEAP)
             .costing(Cost::Dear, search::DEAR)
     }

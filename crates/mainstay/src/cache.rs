@@ -29,7 +29,7 @@ use uuid::Uuid;
 use crate::context;
 use crate::error::Result;
 use crate::news::{Memory, News};
-use crate::stack::compress;
+use crate::stack::{compress, overload};
 
 use generations::Generations;
 use shelf::{Found, Making, Outcome, Shelf};
@@ -143,11 +143,15 @@ impl Cache {
     where
         F: Future<Output = Result<Option<Output>>>,
     {
-        let Some(shelf) = &self.0.shelf else { return Ok(make().await?.map(|output| output.respond(None))) };
+        let Some(shelf) = &self.0.shelf else {
+            overload::admitted().await?;
+            return Ok(make().await?.map(|output| output.respond(None)));
+        };
         loop {
             match shelf.find(&key, subject, Instant::now()) {
                 Found::Kept(kept) => return Ok(shelf.respond(key, &kept, wished())),
                 Found::Coming(mut coming) => {
+                    overload::admitted().await?;
                     let outcome = coming.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
                     match outcome {
                         Some(Outcome::Made(kept)) => return Ok(shelf.respond(key, &kept, wished())),
@@ -156,7 +160,11 @@ impl Cache {
                         None => {}
                     }
                 }
-                Found::Nothing(making) => return Self::make(shelf, policy, making, make()).await,
+                // Whoever is refused here leaves the work to the next.
+                Found::Nothing(making) => {
+                    overload::admitted().await?;
+                    return Self::make(shelf, policy, making, make()).await;
+                }
             }
         }
     }

@@ -43,6 +43,8 @@ pub struct Route {
 pub enum Cost {
     /// It is answered from memory at once, and waits for nobody: no place is counted for it.
     Memory,
+    /// It may be answered from what [`Cache::answer`](crate::cache::Cache::answer) keeps, and holds a place only where that has to make the answer or to wait for it.
+    Kept,
     /// A read, unless it was declared otherwise.
     Cheap,
     /// A write, unless it was declared otherwise: refused before a cheap one.

@@ -5,7 +5,8 @@
 //!   always refused is let in now and then. Who is signed in is asked only when it matters, and a token says so only if it is verified and this instance
 //!   remembers that its session stands: no text that anybody can make up buys a place.
 //! - **Waiting** for a place is for bursts and takes a tenth of a second at most: `gate`. It happens before the rate limit counts, so a refusal costs no quota.
-//! - **Beside it** pass the routes that no limit may refuse, and those that are answered from memory at once: they hold a place no longer than a core.
+//! - **Beside it** pass the routes that no limit may refuse, and what is answered from memory at once: it holds a place no longer than a core. Where answers are
+//!   [kept](crate::cache) a request asks for a place when its answer is not there.
 //!
 //! A request that waits for its own client is not worked on: while its body does not come it gives its place to another, so that slow clients, however
 //! many, make nobody see a 503. It takes a place again with the next bytes, or is refused like any other. What it waited is no part of how long it took. The same is
@@ -28,18 +29,17 @@ mod scenarios;
 mod sim;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::Request;
+use http::{HeaderMap, HeaderValue, Request, header};
 use http_body::Body as _;
-use tokio::time::{Sleep, sleep_until};
 
 use super::{Layer, Outgoing};
 use crate::auth::Auth;
@@ -48,11 +48,12 @@ use crate::error::{Error, codes};
 use crate::routes::{Cost, RouteTable};
 
 use body::Arriving;
-use gate::{Arrival, Held, Look, WAIT_BURST_US};
+use gate::{Arrival, Held};
 use places::Places;
 use rank::Rank;
+use waits::Waits;
 
-pub(crate) use places::{Lendable, Lent};
+pub(crate) use places::{Lendable, Lent, admitted};
 
 /// Microseconds since a beginning.
 type Micros = u64;
@@ -60,9 +61,6 @@ type Micros = u64;
 /// As few requests at once as there ever may be, unless said otherwise. Two for each core of the smallest machine that is worth it, and enough to keep a
 /// database busy over a round trip; so few do a database no harm that has just come back.
 const FLOOR: usize = 8;
-
-/// A timer of the runtime may ring a little early by another clock.
-const AGAIN: Duration = Duration::from_millis(1);
 
 /// What a client is told that came at a bad time, and may come again after this many seconds.
 pub(crate) fn overloaded(after_s: u64) -> Error {
@@ -106,11 +104,12 @@ impl Overload {
         self.places.record_metrics();
     }
 
-    /// The class of a request.
-    fn rank(&self, request: &Request<Body>, context: &Context) -> Rank {
-        let known = |auth: &Auth| auth.account_of(request.headers()).is_some();
-        let signed_in = context.credentials && self.auth.as_ref().is_some_and(known);
-        Rank::new(signed_in, context.route.cost(&context.method) == Cost::Dear)
+    /// Who asks, as far as that may matter.
+    fn claim(&self, request: &Request<Body>, cost: Cost) -> Claim {
+        let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+        // Two credentials are none.
+        let credential = given.next().filter(|_| given.next().is_none());
+        Claim { credential: self.auth.clone().zip(credential.cloned()), dear: cost == Cost::Dear }
     }
 }
 
@@ -129,17 +128,22 @@ enum Stand {
     Firm(Held),
     /// Shared with what it may be lent by.
     Lent(Arc<Lendable>),
-    Waits(Waits),
+    /// It has none yet.
+    Waits(Waits, Option<Arc<Lendable>>),
 }
 
-/// A request without a place yet.
+/// What may tell whose a request is, to be looked at when it matters.
 #[derive(Debug)]
-struct Waits {
-    number: u64,
-    rank: Rank,
-    until: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
-    lendable: Option<Arc<Lendable>>,
+struct Claim {
+    credential: Option<(Auth, HeaderValue)>,
+    dear: bool,
+}
+
+impl Claim {
+    fn rank(&self) -> Rank {
+        let known = |(auth, value): &(Auth, HeaderValue)| auth.account_of(&HeaderMap::from_iter([(header::AUTHORIZATION, value.clone())])).is_some();
+        Rank::new(self.credential.as_ref().is_some_and(known), self.dear)
+    }
 }
 
 impl Layer for Overload {
@@ -147,17 +151,18 @@ impl Layer for Overload {
 
     fn request(&self, request: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Place> {
         let place = |stand| ControlFlow::Continue(Place { places: self.places.clone(), stand });
-        if context.route.unlimited() || context.route.cost(&context.method) == Cost::Memory {
+        let (kind, cost) = (kind(context), context.route.cost(&context.method));
+        if context.route.unlimited() || cost == Cost::Memory {
             return place(Stand::None);
         }
-        let kind = kind(context);
-        let mut rank = Rank::LAST;
+        if cost == Cost::Kept {
+            let lendable = Arc::new(Lendable::later(self.places.clone(), kind, self.claim(request, cost)));
+            context.set_place(lendable.clone());
+            return place(Stand::Lent(lendable));
+        }
         let arrival = match self.places.enter_freely(kind, context.started) {
             Some(held) => Arrival::In(held),
-            None => {
-                rank = self.rank(request, context);
-                self.places.arrive(kind, rank, Waker::noop(), context.started)
-            }
+            None => self.places.arrive(kind, self.claim(request, cost).rank(), Waker::noop(), context.started),
         };
         let body = !request.body().is_end_stream();
         let mut lendable = |held| {
@@ -171,20 +176,19 @@ impl Layer for Overload {
             Arrival::Refused(after_s) => ControlFlow::Break(overloaded(after_s).into_response()),
             Arrival::In(held) if body => place(Stand::Lent(lendable(Some(held)))),
             Arrival::In(held) => place(Stand::Firm(held)),
-            Arrival::Waits(number) => {
+            Arrival::Waits(ticket) => {
                 context.set_waits();
-                let until = context.started + Duration::from_micros(WAIT_BURST_US);
-                place(Stand::Waits(Waits { number, rank, until, timer: None, lendable: body.then(|| lendable(None)) }))
+                place(Stand::Waits(Waits::new(self.places.clone(), ticket, context.started), body.then(|| lendable(None))))
             }
         }
     }
 
     fn wait(&self, place: &mut Place, task: &mut Task<'_>, inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>) -> Poll<Response> {
-        if let Stand::Waits(waits) = &mut place.stand {
-            match waits.poll(&place.places, task) {
+        if let Stand::Waits(waits, lendable) = &mut place.stand {
+            match waits.poll(task) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(held)) => {
-                    place.stand = match waits.lendable.take() {
+                    place.stand = match lendable.take() {
                         Some(lendable) => {
                             lendable.begin(held);
                             Stand::Lent(lendable)
@@ -211,24 +215,6 @@ fn kind(context: &Context) -> usize {
     context.route.route().map_or(0, |route| 2 * route.index + usize::from(!context.method.is_safe()))
 }
 
-impl Waits {
-    /// The place, or the seconds after which to come again.
-    fn poll(&mut self, places: &Places, task: &mut Task<'_>) -> Poll<Result<Held, u64>> {
-        loop {
-            match places.ask(self.number, self.rank, task.waker()) {
-                Look::In(held) => return Poll::Ready(Ok(held)),
-                Look::Refused(after_s) => return Poll::Ready(Err(after_s)),
-                Look::Waits => {}
-            }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.until.into())));
-            if timer.as_mut().poll(task).is_pending() {
-                return Poll::Pending;
-            }
-            timer.as_mut().reset((Instant::now() + AGAIN).into());
-        }
-    }
-}
-
 impl Place {
     fn end(&mut self, good: bool) {
         match std::mem::replace(&mut self.stand, Stand::None) {
@@ -236,7 +222,8 @@ impl Place {
             Stand::Firm(held) => self.places.leave(&held, good),
             // A handler may have handed the body on to a task that outlives the request; the place is not its own.
             Stand::Lent(lendable) => lendable.end(good),
-            Stand::Waits(waits) => self.places.cancel(waits.number),
+            // Who waits is told by the drop.
+            Stand::Waits(..) => {}
         }
     }
 }

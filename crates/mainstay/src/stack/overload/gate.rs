@@ -45,13 +45,20 @@ impl Held {
     }
 }
 
+/// By which a request that waits is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    number: u64,
+    rank: Rank,
+}
+
 /// What becomes of a request that comes.
 #[derive(Debug)]
 pub(super) enum Arrival {
     /// It is worked on.
     In(Held),
-    /// It waits, under this number.
-    Waits(u64),
+    /// It waits.
+    Waits(Ticket),
     /// It may come again in so many seconds.
     Refused(u64),
 }
@@ -142,7 +149,7 @@ impl Gate {
         self.next_number += 1;
         self.queued_since.get_or_insert(now);
         self.lines[as_rank.index()].push_back(Waiter { number, kind, since: now, waker: waker.clone() });
-        Arrival::Waits(number)
+        Arrival::Waits(Ticket { number, rank })
     }
 
     /// Is there room to wait? Who comes before another takes his.
@@ -156,8 +163,8 @@ impl Gate {
         after.map(|waiter| wakers.push(waiter.waker)).is_some()
     }
 
-    /// What has become of the one who waits under this number?
-    pub(super) fn ask(&mut self, number: u64, rank: Rank, waker: &Waker, now: Micros, wakers: &mut Wakers) -> Look {
+    /// What has become of the one who waits with this ticket?
+    pub(super) fn ask(&mut self, Ticket { number, rank }: Ticket, waker: &Waker, now: Micros, wakers: &mut Wakers) -> Look {
         self.look(now, wakers);
         if let Some(at) = self.granted.iter().position(|(granted, _)| *granted == number) {
             self.patience.note(rank, true);
@@ -175,8 +182,8 @@ impl Gate {
         }
     }
 
-    /// The one who waits under this number has left.
-    pub(super) fn cancel(&mut self, number: u64, now: Micros, wakers: &mut Wakers) {
+    /// The one who waits with this ticket has left.
+    pub(super) fn cancel(&mut self, Ticket { number, .. }: Ticket, now: Micros, wakers: &mut Wakers) {
         if let Some(at) = self.granted.iter().position(|(granted, _)| *granted == number) {
             let (_, held) = self.granted.swap_remove(at);
             self.lend(&held, now, wakers);

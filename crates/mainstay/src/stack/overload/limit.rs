@@ -39,8 +39,8 @@ const SAMPLES_FEW: u32 = 4;
 const WINDOW_LONG_US: Micros = 2_000_000;
 const WINDOW_MAX_US: Micros = 10_000_000;
 
-/// No reduction is larger than by half: a wrong one is undone in one step.
-const FALL_MAX: f64 = 0.5;
+/// No reduction is to less than a quarter. A wrong one is undone in one step.
+const FALL_MAX: f64 = 0.25;
 /// A reduction teaches something when there are fewer requests in flight by this factor.
 const FEWER: f64 = 0.7;
 /// Of what a queue would give back (all of it: 1), this much has to come for the wait to have been one.
@@ -48,24 +48,26 @@ const ELASTIC: f64 = 0.3;
 /// At the floor nothing can be tried. After so many windows what is seen there is the usual.
 const WINDOWS_AT_FLOOR: u32 = 2;
 
-/// In a calm window the limit is at most half in use. Baselines then come nearer with this time constant: slower than a gust, faster than a day.
+/// In a calm window the limit is at most half in use, and times are near the usual: what is far from it wants an experiment. Baselines then come nearer with this time
+/// constant, slower than a gust and faster than a day.
 const CALM: f64 = 0.5;
 const CALM_US: f64 = 10_000_000.0;
 
 /// Between two moments at half the limit, while it is in use: soon after a beginning or a find, then rarer. At 10 s they cost nothing that is measured.
 const PROBE_SOON_US: Micros = 500_000;
 const PROBE_PAUSE_MAX_US: Micros = 10_000_000;
-/// It is done when times have gone this part of the way to the tolerance.
+/// The usual is doubted when times have gone this part of the way to the tolerance.
 const DOUBT: f64 = 0.4;
 /// A find is a mean this much below the baseline: more than the error of the mean.
 const PROBE_FIND: f64 = 0.15;
 
 /// Fewer overdue requests than this are no stall: one slow import on a quiet night is none.
 const STALL_MIN: usize = 4;
-/// How often a stalled limit is halved: from 1024 to 8 in 0.7 s.
+/// Where more than an eighth of what is in flight comes back between two steps, requests are late and not stuck: that is congestion, and has samples.
+const STALL_FLOW: usize = 8;
+/// Between two steps, each of which halves a stalled limit: from 1024 to 8 in 0.7 s.
 const STALL_STEP_US: Micros = 100_000;
-/// How often is looked for one.
-const LOOK_US: Micros = 16_000;
+const HALF: f64 = 0.5;
 
 /// The limit and what it has learnt.
 #[derive(Debug)]
@@ -86,8 +88,10 @@ pub(super) struct Limit {
     at_floor: u32,
     probe_at: Micros,
     probe_pause: Micros,
-    stall: Option<Stall>,
-    look_at: Micros,
+    stalled_since: Option<Micros>,
+    step_at: Micros,
+    /// Those that came back since the last step.
+    came_back: usize,
     inflation: f64,
 }
 
@@ -120,12 +124,6 @@ impl Seen {
         let fewer = (before.together / self.together.max(1.0)).ln();
         (fewer >= -FEWER.ln()).then(|| (before.distance - self.distance) / fewer >= ELASTIC)
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Stall {
-    since: Micros,
-    step_at: Micros,
 }
 
 #[derive(Debug, Default)]
@@ -179,8 +177,9 @@ impl Limit {
             at_floor: 0,
             probe_at: 0,
             probe_pause: PROBE_SOON_US,
-            stall: None,
-            look_at: 0,
+            stalled_since: None,
+            step_at: 0,
+            came_back: 0,
             inflation: 1.0,
         }
     }
@@ -208,6 +207,7 @@ impl Limit {
     /// A request of this kind took from `began` to `now`, beside this many others. What failed can have been too slow, never fast: a refusal by the
     /// database takes no time at all, and says nothing of how long an answer takes.
     pub(super) fn sample(&mut self, kind: usize, began: Micros, now: Micros, good: bool, in_flight: usize) {
+        self.came_back += 1;
         let took = now.saturating_sub(began);
         if !good && took < self.baselines.overdue_after(kind) / 4 {
             return;
@@ -236,8 +236,8 @@ impl Limit {
     /// Decides what is due to be decided. Says whether there may be more places than before.
     pub(super) fn look(&mut self, now: Micros, in_flight: usize) -> bool {
         let before = self.current;
-        if now >= self.look_at {
-            self.look_at = now + LOOK_US;
+        if now >= self.step_at {
+            self.step_at = now + STALL_STEP_US;
             self.watch(now, in_flight);
         }
         if self.window.full(now) {
@@ -251,33 +251,31 @@ impl Limit {
     /// Is the most of what is in flight overdue?
     fn watch(&mut self, now: Micros, in_flight: usize) {
         let overdue = self.overdue.count(now);
-        let stalled = overdue >= STALL_MIN && overdue * 2 > in_flight;
-        match &mut self.stall {
+        let came_back = std::mem::take(&mut self.came_back);
+        let stalled = overdue >= STALL_MIN && overdue * 2 > in_flight && came_back * STALL_FLOW <= in_flight;
+        match self.stalled_since {
             None if stalled => {
                 self.known = match self.mode {
                     Mode::Probing { from, .. } | Mode::Falling { from, .. } => from,
                     Mode::Steady => self.current,
                 };
                 self.mode = Mode::Steady;
-                self.stall = Some(Stall { since: now, step_at: now + STALL_STEP_US });
-                self.set(self.current * FALL_MAX, now);
+                self.stalled_since = Some(now);
+                self.set(self.current * HALF, now);
             }
-            Some(stall) if stalled && now >= stall.step_at => {
-                stall.step_at = now + STALL_STEP_US;
-                self.current = (self.current * FALL_MAX).max(self.floor);
-            }
-            Some(_) if !stalled => {
-                self.stall = None;
+            Some(_) if stalled => self.current = (self.current * HALF).max(self.floor),
+            Some(_) => {
+                self.stalled_since = None;
                 self.set(self.current, now);
             }
-            _ => {}
+            None => {}
         }
     }
 
     fn decide(&mut self, now: Micros) {
         let seen = self.window.seen();
         self.inflation = seen.distance.exp();
-        if self.stall.is_some() {
+        if self.stalled_since.is_some() {
             // What was begun since it stalled does come back: it is slow, and not stalled.
             self.baselines.move_to(seen.distance);
             return self.turn(now);
@@ -301,7 +299,7 @@ impl Limit {
         }
         self.at_floor = 0;
         if !self.window.wanted {
-            if used <= self.current * CALM {
+            if used <= self.current * CALM && seen.distance <= TOLERANCE * DOUBT {
                 let length = as_f64(now.saturating_sub(self.window.began));
                 self.baselines.follow(1.0 - (-length / CALM_US).exp());
             }
@@ -310,10 +308,10 @@ impl Limit {
         if self.probe_at == 0 {
             self.probe_at = now + self.probe_pause;
         }
-        // While it grows there is nothing to be doubted: it is at its end when times are longer than usual, by whatever is held to be usual.
+        // While it grows there is nothing to be doubted.
         if now >= self.probe_at && self.current > self.floor && seen.distance > TOLERANCE * DOUBT {
             self.mode = Mode::Probing { from: self.current, seen };
-            return self.set(self.current * FALL_MAX, now);
+            return self.set(self.current * HALF, now);
         }
         let room = ((TOLERANCE - seen.distance) / TOLERANCE).clamp(0.0, 1.0);
         if self.current < self.known {
@@ -389,7 +387,7 @@ impl Limit {
 
     /// Since when nothing comes back.
     pub(super) fn stalled_since(&self) -> Option<Micros> {
-        self.stall.map(|stall| stall.since)
+        self.stalled_since
     }
 
     /// How far times are from the usual, as a factor, in the last window.

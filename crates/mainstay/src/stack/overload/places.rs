@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use super::Micros;
-use super::gate::{Arrival, Gate, Held, Look, Wakers};
+use super::gate::{Arrival, Gate, Held, Look, Ticket, Wakers};
 use super::rank::Rank;
+use super::waits::Waits;
+use super::{Claim, Micros, overloaded};
 use crate::context;
+use crate::error::Error;
 use crate::routes::RouteTable;
 
 /// The gate behind its lock, and the clock by which it is told the time.
@@ -62,14 +64,14 @@ impl Places {
         self.with(|gate, wakers| gate.arrive(kind, rank, waker, now, wakers))
     }
 
-    pub(super) fn ask(&self, number: u64, rank: Rank, waker: &Waker) -> Look {
+    pub(super) fn ask(&self, ticket: Ticket, waker: &Waker) -> Look {
         let now = self.now();
-        self.with(|gate, wakers| gate.ask(number, rank, waker, now, wakers))
+        self.with(|gate, wakers| gate.ask(ticket, waker, now, wakers))
     }
 
-    pub(super) fn cancel(&self, number: u64) {
+    pub(super) fn cancel(&self, ticket: Ticket) {
         let now = self.now();
-        self.with(|gate, wakers| gate.cancel(number, now, wakers));
+        self.with(|gate, wakers| gate.cancel(ticket, now, wakers));
     }
 
     pub(super) fn leave(&self, held: &Held, good: bool) {
@@ -118,6 +120,11 @@ pub(crate) struct Lendable {
 enum Stand {
     /// The request waits for its first place.
     None,
+    /// It has not asked for one yet.
+    Unasked {
+        kind: usize,
+        claim: Claim,
+    },
     Here(Held),
     Lent {
         kind: usize,
@@ -130,6 +137,37 @@ enum Stand {
 impl Lendable {
     pub(super) fn new(places: Arc<Places>, held: Option<Held>) -> Self {
         Self { places, stand: Mutex::new(held.map_or(Stand::None, Stand::Here)) }
+    }
+
+    /// For a request that may do without.
+    pub(super) fn later(places: Arc<Places>, kind: usize, claim: Claim) -> Self {
+        Self { places, stand: Mutex::new(Stand::Unasked { kind, claim }) }
+    }
+
+    /// Asks for the first place, if that was not done yet.
+    async fn ask(&self) -> Result<(), u64> {
+        let since = Instant::now();
+        let arrival = {
+            let mut stand = self.stand();
+            if !matches!(*stand, Stand::Unasked { .. }) {
+                return Ok(());
+            }
+            let Stand::Unasked { kind, claim } = std::mem::replace(&mut *stand, Stand::None) else { return Ok(()) };
+            match self.places.enter_freely(kind, since) {
+                Some(held) => Arrival::In(held),
+                None => self.places.arrive(kind, claim.rank(), Waker::noop(), since),
+            }
+        };
+        let held = match arrival {
+            Arrival::In(held) => held,
+            Arrival::Refused(after_s) => return Err(after_s),
+            Arrival::Waits(ticket) => {
+                let mut waits = Waits::new(self.places.clone(), ticket, since);
+                std::future::poll_fn(|task| waits.poll(task)).await?
+            }
+        };
+        self.begin(held);
+        Ok(())
     }
 
     fn stand(&self) -> MutexGuard<'_, Stand> {
@@ -165,6 +203,17 @@ impl Lendable {
             *stand = Stand::Here(self.places.gate().take_back(kind, spent, surely, now)?);
         }
         Ok(())
+    }
+}
+
+/// Waits for a place for the request that this thread works on, if it could do without one so far.
+///
+/// # Errors
+/// [`codes::OVERLOADED`](crate::error::codes::OVERLOADED).
+pub(crate) async fn admitted() -> Result<(), Error> {
+    match context::current().and_then(|context| context.place().cloned()) {
+        Some(place) => place.ask().await.map_err(overloaded),
+        None => Ok(()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
 use super::Micros;
-use super::gate::{Arrival, Gate, Held, Look, WAIT_BURST_US};
+use super::gate::{Arrival, Gate, Held, Look, Ticket, WAIT_BURST_US};
 use super::rank::Rank;
 
 pub(super) const SECOND: Micros = 1_000_000;
@@ -55,7 +55,7 @@ struct Job {
     kind: usize,
     came: Micros,
     needs: Micros,
-    waits: Option<u64>,
+    waits: Option<Ticket>,
     held: Option<Held>,
     working: bool,
 }
@@ -214,8 +214,8 @@ impl Sim {
                 job.held = Some(held);
                 self.line.push_back(id);
             }
-            Arrival::Waits(number) => {
-                job.waits = Some(number);
+            Arrival::Waits(ticket) => {
+                job.waits = Some(ticket);
                 self.at(self.now + WAIT_BURST_US, Event::Expires { id });
             }
             Arrival::Refused(_) => {
@@ -229,7 +229,7 @@ impl Sim {
     fn ask(&mut self, id: u64, wakers: &mut Vec<Waker>) {
         let job = self.jobs.get_mut(&id).unwrap();
         let waker = Waker::from(Arc::new(Woken(id, self.woken.clone())));
-        match self.gate.ask(job.waits.unwrap(), self.kinds[job.kind].rank, &waker, self.now, wakers) {
+        match self.gate.ask(job.waits.unwrap(), &waker, self.now, wakers) {
             Look::In(held) => {
                 (job.waits, job.held) = (None, Some(held));
                 self.line.push_back(id);

@@ -5,7 +5,7 @@ use std::task::Waker;
 use proptest::prelude::*;
 
 use super::Micros;
-use super::gate::{Arrival, Gate, Held, Look, Wakers};
+use super::gate::{Arrival, Gate, Held, Look, Ticket, Wakers};
 use super::limit::Limit;
 use super::rank::Rank;
 
@@ -39,7 +39,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 struct Crowd {
     held: Vec<Held>,
     lent: Vec<(usize, Micros)>,
-    waiting: Vec<(u64, Rank)>,
+    waiting: Vec<Ticket>,
     overcommitted: bool,
 }
 
@@ -56,7 +56,7 @@ impl Crowd {
                 let arrival = gate.enter_freely(kind, *now).map_or_else(|| gate.arrive(kind, rank, Waker::noop(), *now, &mut wakers), Arrival::In);
                 match arrival {
                     Arrival::In(held) => self.held.push(held),
-                    Arrival::Waits(number) => self.waiting.push((number, rank)),
+                    Arrival::Waits(ticket) => self.waiting.push(ticket),
                     Arrival::Refused(after_s) => assert!((1..=30).contains(&after_s)),
                 }
             }
@@ -77,17 +77,17 @@ impl Crowd {
                 }
             }
             Act::Asks { which } => {
-                if let Some((number, rank)) = pick(&mut self.waiting, which) {
-                    match gate.ask(number, rank, Waker::noop(), *now, &mut wakers) {
+                if let Some(ticket) = pick(&mut self.waiting, which) {
+                    match gate.ask(ticket, Waker::noop(), *now, &mut wakers) {
                         Look::In(held) => self.held.push(held),
-                        Look::Waits => self.waiting.push((number, rank)),
+                        Look::Waits => self.waiting.push(ticket),
                         Look::Refused(after_s) => assert!((1..=30).contains(&after_s)),
                     }
                 }
             }
             Act::GivesUp { which } => {
-                if let Some((number, _)) = pick(&mut self.waiting, which) {
-                    gate.cancel(number, *now, &mut wakers);
+                if let Some(ticket) = pick(&mut self.waiting, which) {
+                    gate.cancel(ticket, *now, &mut wakers);
                 }
             }
             Act::Passes(micros) => *now += micros,
@@ -224,14 +224,14 @@ fn full() -> (Gate, Vec<Held>) {
     (gate, held)
 }
 
-fn waits(gate: &mut Gate, rank: Rank, now: Micros) -> u64 {
+fn waits(gate: &mut Gate, rank: Rank, now: Micros) -> Ticket {
     let arrival = gate.arrive(0, rank, Waker::noop(), now, &mut Wakers::new());
-    let Arrival::Waits(number) = arrival else { panic!("{arrival:?}") };
-    number
+    let Arrival::Waits(ticket) = arrival else { panic!("{arrival:?}") };
+    ticket
 }
 
-fn is_in(gate: &mut Gate, number: u64, now: Micros) -> bool {
-    matches!(gate.ask(number, Rank::FIRST, Waker::noop(), now, &mut Wakers::new()), Look::In(_))
+fn is_in(gate: &mut Gate, ticket: Ticket, now: Micros) -> bool {
+    matches!(gate.ask(ticket, Waker::noop(), now, &mut Wakers::new()), Look::In(_))
 }
 
 #[test]
@@ -254,8 +254,8 @@ fn in_a_crowd_the_newest_is_first_and_the_oldest_is_sent_away_soon() {
     let mut wakers = Wakers::new();
     gate.leave(&held.pop().unwrap(), true, 121_000, &mut wakers);
     assert!(is_in(&mut gate, newest, 121_000));
-    assert!(matches!(gate.ask(old, Rank::FIRST, Waker::noop(), 121_000, &mut wakers), Look::Refused(_)));
-    assert!(matches!(gate.ask(newer, Rank::FIRST, Waker::noop(), 121_000, &mut wakers), Look::Waits));
+    assert!(matches!(gate.ask(old, Waker::noop(), 121_000, &mut wakers), Look::Refused(_)));
+    assert!(matches!(gate.ask(newer, Waker::noop(), 121_000, &mut wakers), Look::Waits));
 }
 
 #[test]
