@@ -2,6 +2,9 @@
 //!
 //! All is judged by ratios within one run: whatever else the machine does, it does throughout.
 
+// A test fails by panicking, in its helpers too.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

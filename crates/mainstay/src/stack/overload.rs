@@ -30,6 +30,7 @@ mod sim;
 #[cfg(test)]
 mod tests;
 mod waits;
+mod window;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

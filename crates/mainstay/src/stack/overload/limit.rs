@@ -8,7 +8,7 @@
 //! - **Every reduction is an experiment.** If fewer requests at once are not faster ones, what they wait for is not each other (a database that has become slower,
 //!   answers that are no longer kept): then that is the new usual, and the limit comes back. Little's law says which: in a queue half as many take half the time.
 //! - **The baseline does not follow the load.** It moves only while the limit is hardly in use; while it is, the limit is halved for a moment now and then
-//!   (as BBR drains its pipe: N. Cardwell et al., "BBR", CACM 60(2), 2017), and what is seen then can only lower the baseline.
+//!   (as BBR drains its pipe: N. Cardwell et al., "BBR", CACM 60(2), 2017), which shows a baseline that was a queue itself.
 //! - **Nothing completing is a measurement too.** When most of what is in flight is overdue, the limit falls without any sample.
 //!
 //! Pure: the time is an argument, in microseconds from any beginning.
@@ -16,6 +16,7 @@
 use super::Micros;
 use super::baseline::{Baselines, as_f64};
 use super::overdue::{Due, Overdue};
+use super::window::{Seen, Window};
 
 /// Times may be twice the usual (with [an allowance](super::baseline) on both): the queue is then as long as the work, so that whoever becomes free finds someone
 /// waiting, also where times scatter. Less would refuse requests at nine tenths of the capacity, when nothing but chance has made them meet.
@@ -24,27 +25,14 @@ const TOLERANCE: f64 = std::f64::consts::LN_2;
 /// Where a process begins to learn. More than any burst of a quiet service; the first windows take it to what is right.
 const BEGIN_WITH: f64 = 64.0;
 
-/// A window is closed with 16 samples or more, after 50 ms or more, and when the error of its mean is small against the tolerance; 256 samples or a second do in any
-/// case.
-const SAMPLES_MIN: u32 = 16;
-const SAMPLES_ENOUGH: u32 = 256;
-const WINDOW_MIN_US: Micros = 50_000;
-const WINDOW_ENOUGH_US: Micros = 1_000_000;
-const ERROR_SMALL: f64 = 0.15;
-/// After a change it begins so many usual times later: those that take long would not be among the first to come back, and the rest would look fast. A second at most.
+/// After a change a window begins so many usual times later: those that take long would not be among the first to come back, and the rest would look fast. A second at most.
 const SETTLE_TIMES: Micros = 4;
 const SETTLE_MAX_US: Micros = 1_000_000;
-/// A service with few requests closes it with four after two seconds; what is older than ten says nothing of the present.
-const SAMPLES_FEW: u32 = 4;
-const WINDOW_LONG_US: Micros = 2_000_000;
+/// What is older than this says nothing of the present.
 const WINDOW_MAX_US: Micros = 10_000_000;
 
 /// No reduction is to less than a quarter. A wrong one is undone in one step.
 const FALL_MAX: f64 = 0.25;
-/// A reduction teaches something when there are fewer requests in flight by this factor.
-const FEWER: f64 = 0.7;
-/// Of what a queue would give back (all of it: 1), this much has to come for the wait to have been one.
-const ELASTIC: f64 = 0.3;
 /// At the floor nothing can be tried. After so many windows what is seen there is the usual.
 const WINDOWS_AT_FLOOR: u32 = 2;
 
@@ -110,52 +98,6 @@ enum Mode {
     },
 }
 
-/// What a window showed: the mean distance from the usual, its standard error, and the mean number in flight.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    distance: f64,
-    error: f64,
-    together: f64,
-}
-
-impl Seen {
-    /// Did fewer requests at once take less time, as they would if they had waited for each other? `None`: they were not fewer.
-    fn elastic(self, before: Self) -> Option<bool> {
-        let fewer = (before.together / self.together.max(1.0)).ln();
-        (fewer >= -FEWER.ln()).then(|| (before.distance - self.distance) / fewer >= ELASTIC)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Window {
-    began: Micros,
-    count: u32,
-    sum: f64,
-    squares: f64,
-    together: f64,
-    took: Micros,
-    peak: usize,
-    /// Somebody waited or was refused.
-    wanted: bool,
-}
-
-impl Window {
-    fn seen(&self) -> Seen {
-        let count = f64::from(self.count.max(1));
-        let distance = self.sum / count;
-        let variance = (self.squares / count - distance * distance).max(0.0);
-        Seen { distance, error: (variance / count).sqrt(), together: self.together / count }
-    }
-
-    fn full(&self, now: Micros) -> bool {
-        let length = now.saturating_sub(self.began);
-        if self.count < SAMPLES_MIN {
-            return length >= WINDOW_LONG_US && self.count >= SAMPLES_FEW;
-        }
-        length >= WINDOW_MIN_US && (length >= WINDOW_ENOUGH_US || self.count >= SAMPLES_ENOUGH || self.seen().error <= ERROR_SMALL)
-    }
-}
-
 impl Limit {
     /// Between these two, both included, whatever happens.
     pub(super) fn new(floor: usize, ceiling: usize) -> Self {
@@ -207,7 +149,7 @@ impl Limit {
     /// A request of this kind took from `began` to `now`, beside this many others. What failed can have been too slow, never fast: a refusal by the
     /// database takes no time at all, and says nothing of how long an answer takes.
     pub(super) fn sample(&mut self, kind: usize, began: Micros, now: Micros, good: bool, in_flight: usize) {
-        self.came_back += 1;
+        self.came_back += usize::from(good);
         let took = now.saturating_sub(began);
         if !good && took < self.baselines.overdue_after(kind) / 4 {
             return;
@@ -220,12 +162,7 @@ impl Limit {
             return;
         }
         self.baselines.note(kind, distance);
-        let window = &mut self.window;
-        window.count += 1;
-        window.sum += distance;
-        window.squares += distance * distance;
-        window.together += as_f64(in_flight as u64);
-        window.took += took;
+        self.window.add(distance, took, in_flight);
     }
 
     /// Somebody found no place.
@@ -255,10 +192,12 @@ impl Limit {
         let stalled = overdue >= STALL_MIN && overdue * 2 > in_flight && came_back * STALL_FLOW <= in_flight;
         match self.stalled_since {
             None if stalled => {
-                self.known = match self.mode {
+                let before = match self.mode {
                     Mode::Probing { from, .. } | Mode::Falling { from, .. } => from,
                     Mode::Steady => self.current,
                 };
+                // It may have begun before, and be interrupted by refusals.
+                self.known = self.known.max(before);
                 self.mode = Mode::Steady;
                 self.stalled_since = Some(now);
                 self.set(self.current * HALF, now);
@@ -289,7 +228,7 @@ impl Limit {
 
     fn steady(&mut self, seen: Seen, now: Micros) {
         if seen.distance <= TOLERANCE || self.usual == 0 {
-            self.usual = self.window.took / u64::from(self.window.count.max(1));
+            self.usual = self.window.mean_time();
         }
         let used = as_f64(self.window.peak as u64);
         // As few as the floor would let in do not stand in each other's way, whatever they show.
@@ -381,7 +320,7 @@ impl Limit {
     }
 
     fn turn(&mut self, now: Micros) {
-        self.window = Window { began: now, ..Window::default() };
+        self.window = Window::beginning(now);
         self.baselines.turn();
     }
 
