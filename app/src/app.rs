@@ -17,7 +17,7 @@ use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
 use mainstay::news::News;
 use mainstay::redis::Redis;
-use mainstay::routes::Routes;
+use mainstay::routes::{Cost, Routes};
 use mainstay::serve;
 use mainstay::stack::rate_limit::{Quota, Together};
 use mainstay::stack::{BodyLimit, Compress, Conform, Cors, Deadline, Observe, Overload, PanicBarrier, RateLimit, SecureHeaders, from_the_street};
@@ -125,6 +125,8 @@ pub struct App {
     pub cache: Cache,
     /// Finds products.
     pub search: Search,
+    /// How many requests are worked on at once.
+    pub overload: Overload,
     /// Writes in progress.
     pub writes: Writes,
     /// The phase of the process's life.
@@ -161,13 +163,14 @@ impl App {
         cache.follow(&news, products::sql::CHANGES);
         let auth = Auth::new(tokens, clock, accounts, quota, news.clone());
         news.listen(&database);
+        let overload = Overload::new(stack.concurrency_max).floor(stack.concurrency_min).knowing(auth.clone());
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let passwords = Passwords::new(cores)?;
         let second_factors = SecondFactors::new(sealer, redis.clone(), Instant::now());
         let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("sign_in", redis.clone());
         let (letters, writes, health) = (Arc::new(errands::quota(together)), Writes::default(), Health::default());
-        Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, cache, search, writes, health, jobs })
+        Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, cache, search, overload, writes, health, jobs })
     }
 
     /// A connection for reading, within the request's time.
@@ -251,6 +254,11 @@ impl App {
         let document = document();
         let router = router.with_state(self.clone()).merge(docs::router(&document));
         Routes::new(router, &document, docs::PATHS, health::PATHS)
+            .costing(Cost::Memory, docs::FROM_MEMORY)
+            .costing(Cost::Memory, jwks::FROM_MEMORY)
+            .costing(Cost::Kept, products::KEPT)
+            .costing(Cost::Cheap, sessions::CHEAP)
+            .costing(Cost::Dear, search::DEAR)
     }
 
     /// The service: the stack around the routes. This is the whole of it, in order.
@@ -270,7 +278,7 @@ impl App {
             .enter(Compress)
             .enter(Conform)
             .enter(Deadline::new(settings.request_timeout))
-            .enter(Overload::new(settings.concurrency_max))
+            .enter(self.overload.clone().naming(routes.table()))
             .enter(RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, exempt).together(together, self.auth.clone()))
             .enter(BodyLimit::new(settings.body_limit.0))
             .around(routes)

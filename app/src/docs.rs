@@ -13,6 +13,9 @@ use utoipa::openapi::OpenApi;
 /// The patterns of the page, which the document does not list.
 pub const PATHS: &[&str] = &["/", "/docs", "/docs/{file}", "/openapi.json"];
 
+/// What is answered without waiting for anything.
+pub const FROM_MEMORY: &[&str] = &["GET /", "GET /docs", "GET /docs/{file}", "GET /openapi.json"];
+
 /// The files of the page: name, media type, content.
 static FILES: [(&str, &str, &[u8]); 7] = [
     ("index.html", "text/html; charset=utf-8", include_bytes!("../assets/docs/index.html")),

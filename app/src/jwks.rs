@@ -12,6 +12,9 @@ use crate::app::App;
 /// Half of the time for which a new key is published before it signs, so that whoever keeps the answer has the key in time.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
+/// The keys are at hand.
+pub const FROM_MEMORY: &[&str] = &["GET /.well-known/jwks.json"];
+
 /// The route.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show))

@@ -20,6 +20,7 @@ pub fn router(app: App, metrics: Metrics, log: Sink) -> Router {
             redis.record_metrics();
         }
         app.cache.record_metrics();
+        app.overload.record_metrics();
         let search = app.search.standing();
         #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 documents.
         {

@@ -39,6 +39,9 @@ pub const PRODUCTS: Kind = Kind::new("products");
 const SHOWN: Policy = Policy::of("showProduct");
 const LISTED: Policy = Policy::of("listProducts");
 
+/// The routes of both.
+pub const KEPT: &[&str] = &["GET /api/products", "GET /api/products/{id}"];
+
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, replace, update, remove)).routes(routes!(restore))

@@ -35,6 +35,9 @@ pub use follow::{Search, Standing};
 /// Nobody reads further than this; deeper pages cost the index more and more.
 const OFFSET_MAX: usize = 10_000;
 
+/// A search takes a core for longer than any other read.
+pub const DEAR: &[&str] = &["GET /api/products/search"];
+
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(search))

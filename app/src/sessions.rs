@@ -44,6 +44,9 @@ pub use sql::{Because, Family};
 pub use sweep::sweep;
 pub use token::RefreshToken;
 
+/// Writes that keep somebody signed in, or end it: one row each, and whoever is refused them asks for a sign-in, which is dear.
+pub const CHEAP: &[&str] = &["POST /api/auth/refresh", "POST /api/auth/logout"];
+
 /// The routes.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()

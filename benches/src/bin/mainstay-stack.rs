@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
         .enter(Compress)
         .enter(Conform)
         .enter(Deadline::new(settings.request_timeout))
-        .enter(Overload::new(settings.concurrency_max))
+        .enter(Overload::new(settings.concurrency_max).floor(settings.concurrency_min))
         .enter(RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, exempt))
         .enter(BodyLimit::new(settings.body_limit.0))
         .around(routes);

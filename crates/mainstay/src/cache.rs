@@ -34,7 +34,7 @@ use crate::context;
 use crate::error::{Error, Result};
 use crate::news::{Memory, News};
 use crate::redis::Redis;
-use crate::stack::compress;
+use crate::stack::{compress, overload};
 
 use generations::Generations;
 use shelf::{Found, Kept, Making, Outcome, Shelf};
@@ -171,7 +171,10 @@ impl Cache {
         let request = context::current();
         let request = request.as_deref();
         let coding = request.and_then(compress::wished);
-        let Some(shelf) = &self.0.shelf else { return Ok(make().await?.map(|output| output.respond(coding, request))) };
+        let Some(shelf) = &self.0.shelf else {
+            overload::admitted().await?;
+            return Ok(make().await?.map(|output| output.respond(coding, request)));
+        };
         let given = |key: Key, kept: &Arc<Kept>| Ok(shelf.respond(key, kept, coding, request));
         let stale = |key: Key, kept: &Arc<Kept>| Ok(shelf.respond_stale(key, kept, coding, request, Instant::now()));
         loop {
@@ -180,6 +183,7 @@ impl Cache {
                 Found::Kept(kept) => return given(key, &kept),
                 Found::Stale(kept) => return stale(key, &kept),
                 Found::Coming(mut coming) => {
+                    overload::admitted().await?;
                     let outcome = coming.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
                     match outcome {
                         Some(Outcome::Made(kept)) => return given(key, &kept),
@@ -195,6 +199,14 @@ impl Cache {
                 Found::Nothing(making) => (making, shelf.stand_in(&key, now).map(|kept| (kept, false))),
             };
             let good = matches!(instead, Some((_, true)));
+            // Whoever is refused here leaves the work to the next, and takes what there is.
+            if let Err(refused) = overload::admitted().await {
+                return match instead {
+                    Some((kept, true)) => given(key, &kept),
+                    Some((kept, false)) => stale(key, &kept),
+                    None => Err(refused),
+                };
+            }
             let making = self.make(shelf, policy, making, good, make());
             let Some((kept, _)) = instead else {
                 let (key, kept) = making.await?;

@@ -14,6 +14,7 @@ use crate::client::{self, ClientKey, Networks};
 use crate::error::Form;
 use crate::routes::{Match, RouteTable};
 use crate::serve::{HeadFault, Peer};
+use crate::stack::overload::Lendable;
 use crate::stack::rate_limit::window::Decision;
 
 /// The header under which a request's id comes in and goes out.
@@ -157,6 +158,10 @@ pub struct Context {
     /// What all instances decided about the account of the token, before it was needed.
     counted: OnceLock<(Uuid, Decision)>,
     redis_was_late: AtomicBool,
+    /// Its place among the requests that are worked on, if that can be lent.
+    place: OnceLock<Arc<Lendable>>,
+    /// It waits for one.
+    waits: AtomicBool,
 }
 
 impl Context {
@@ -181,6 +186,8 @@ impl Context {
             account: OnceLock::new(),
             counted: OnceLock::new(),
             redis_was_late: AtomicBool::new(false),
+            place: OnceLock::new(),
+            waits: AtomicBool::new(false),
         }
     }
 
@@ -213,6 +220,26 @@ impl Context {
     /// Notes that this request was counted for an account.
     pub(crate) fn set_counted(&self, account: Uuid, decision: Decision) {
         let _ = self.counted.set((account, decision));
+    }
+
+    /// The place of this request, if it can be lent.
+    pub(crate) fn place(&self) -> Option<&Arc<Lendable>> {
+        self.place.get()
+    }
+
+    /// Notes the place.
+    pub(crate) fn set_place(&self, place: Arc<Lendable>) {
+        let _ = self.place.set(place);
+    }
+
+    /// Was this request let on without a place, for which it waits? Then nothing may be counted for it before it has one.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it was.
+    pub(crate) fn set_waits(&self) {
+        self.waits.store(true, Ordering::Relaxed);
     }
 
     /// Has this request waited in vain for Redis already? Once is enough.

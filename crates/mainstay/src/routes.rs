@@ -23,7 +23,7 @@ use crate::error::{Error, codes};
 use crate::stack::panic;
 
 /// One path of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// As in the document: `/api/products/{id}`.
     pub pattern: String,
@@ -31,9 +31,24 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// May no limit refuse it? Health must be seen above all when the service is busy.
     pub unlimited: bool,
+    /// What requests with some methods cost, where it is not what one would think ([`Cost`]).
+    costs: Vec<(Method, Cost)>,
     /// Its number in the table, for what is kept per route.
     pub index: usize,
     allow: HeaderValue,
+}
+
+/// What a request costs the service: who has to wait when not everybody can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// It is answered from memory at once, and waits for nobody: no place is counted for it.
+    Memory,
+    /// It may be answered from what [`Cache::answer`](crate::cache::Cache::answer) keeps, and holds a place only where that has to make the answer or to wait for it.
+    Kept,
+    /// A read, unless it was declared otherwise.
+    Cheap,
+    /// A write, unless it was declared otherwise: refused before a cheap one.
+    Dear,
 }
 
 /// What the table says of a target.
@@ -61,6 +76,13 @@ impl Match {
         self.route().map_or("unknown", |route| route.pattern.as_str())
     }
 
+    /// What a request with this method costs. One that no route answers is refused at once.
+    pub fn cost(&self, method: &Method) -> Cost {
+        let Self::Found(route) = self else { return Cost::Memory };
+        let declared = route.costs.iter().find(|(declared, _)| declared == method).map(|(_, cost)| *cost);
+        declared.unwrap_or(if method.is_safe() { Cost::Cheap } else { Cost::Dear })
+    }
+
     /// May no limit refuse this request?
     pub fn unlimited(&self) -> bool {
         matches!(self, Self::Found(route) if route.unlimited)
@@ -82,6 +104,15 @@ impl fmt::Debug for RouteTable {
 }
 
 impl RouteTable {
+    fn of(all: Vec<Route>) -> Self {
+        let mut matcher = matchit::Router::new();
+        let all: Arc<[Arc<Route>]> = all.into_iter().map(Arc::new).collect();
+        for route in all.iter() {
+            matcher.insert(route.pattern.clone(), route.clone()).unwrap_or_else(|error| panic!("{}: {error}", route.pattern));
+        }
+        Self { matcher: Arc::new(matcher), all }
+    }
+
     /// Looks a target up.
     pub fn find(&self, method: &Method, path: &str) -> Match {
         match self.matcher.at(path) {
@@ -119,7 +150,6 @@ impl Routes {
         for pattern in beside {
             methods.entry((*pattern).to_owned()).or_default().push(Method::GET);
         }
-        let mut matcher = matchit::Router::new();
         let mut all = Vec::new();
         for (index, (pattern, mut methods)) in methods.into_iter().enumerate() {
             if methods.contains(&Method::GET) {
@@ -127,11 +157,31 @@ impl Routes {
             }
             let allow = methods.iter().chain([&Method::OPTIONS]).map(Method::as_str).collect::<Vec<_>>().join(", ");
             let allow = HeaderValue::from_str(&allow).unwrap_or(HeaderValue::from_static("OPTIONS"));
-            let route = Arc::new(Route { unlimited: unlimited.contains(&pattern.as_str()), pattern, methods, index, allow });
-            matcher.insert(route.pattern.clone(), route.clone()).unwrap_or_else(|error| panic!("{}: {error}", route.pattern));
-            all.push(route);
+            all.push(Route { unlimited: unlimited.contains(&pattern.as_str()), pattern, methods, costs: Vec::new(), index, allow });
         }
-        Self { router: router.with_state(()), table: RouteTable { matcher: Arc::new(matcher), all: all.into() } }
+        Self { router: router.with_state(()), table: RouteTable::of(all) }
+    }
+
+    /// What these requests cost, each a method and a pattern (`GET /products/search`): for those of which one would think otherwise. `GET` is also `HEAD`.
+    ///
+    /// # Panics
+    /// When a line names no route: a mistake in the source, found at the first start.
+    #[must_use]
+    pub fn costing(self, cost: Cost, listed: &[&str]) -> Self {
+        let mut all: Vec<Route> = self.table.all.iter().map(|route| Route::clone(route)).collect();
+        for line in listed {
+            let found = line
+                .split_once(' ')
+                .and_then(|(method, pattern)| Some((method.parse().ok()?, all.iter_mut().find(|route| route.pattern == pattern)?)));
+            let Some((method, route)) = found.filter(|(method, route): &(Method, _)| route.methods.contains(method)) else {
+                panic!("{line}: no such route")
+            };
+            if method == Method::GET {
+                route.costs.push((Method::HEAD, cost));
+            }
+            route.costs.push((method, cost));
+        }
+        Self { table: RouteTable::of(all), ..self }
     }
 
     /// The table, for the layers.

@@ -30,6 +30,7 @@ use self::room::Room;
 use self::stored::Stored;
 use crate::client::ClientKey;
 use crate::error::{Error, Flaw, Result, codes};
+use crate::stack::overload::Lent;
 
 pub use rules::PasswordContext;
 
@@ -135,8 +136,9 @@ impl Passwords {
         if !self.room.enter(client, Box::new(job)) {
             return Err(crowded());
         }
-        // No answer at all: the job gave way to somebody with fewer of them.
-        answer.await.map_err(|_| crowded())?.map_err(|_| internal("hashing a password panicked"))
+        // No answer at all: the job gave way to somebody with fewer of them. The room bounds who waits here and whose turn it is, so no place among the requests
+        // worked on is needed meanwhile: a flood of sign-ins takes none from others, and from honest sign-ins neither.
+        Lent::during(answer).await.map_err(|_| crowded())?.map_err(|_| internal("hashing a password panicked"))
     }
 }
 

@@ -35,6 +35,9 @@ const BYTES_PER_S_MIN: u64 = 500;
 /// overload layer bound the bodies that have arrived, connections those that have not; this bounds what the latter can make us hold.
 const ARRIVING_MAX: u64 = 256;
 
+/// Bodies come and go within seconds.
+const ROOM_AFTER_S: u64 = 1;
+
 /// What a chunk costs on the wire beside its data: a digit and two line ends at least (RFC 9112, 7.1).
 const CHUNK_OVERHEAD_BYTES: u64 = 5;
 /// A body of chunks of a byte each is six times its size on the wire. What chunks may cost is a quarter of the limit and this much more, which a whole
@@ -117,7 +120,10 @@ pub enum BodyFault {
     /// Fewer bytes a second than the least.
     TooSlow,
     /// It came when there was no place for its request, or no room for its bytes.
-    Overloaded,
+    Overloaded {
+        /// After so many seconds there may be.
+        after_s: u64,
+    },
 }
 
 impl BodyFault {
@@ -126,7 +132,7 @@ impl BodyFault {
         match self {
             Self::TooLarge => Error::new(&codes::PAYLOAD_TOO_LARGE),
             Self::TooSlow => Error::new(&codes::REQUEST_TIMEOUT),
-            Self::Overloaded => overloaded(),
+            Self::Overloaded { after_s } => overloaded(after_s),
         }
         .closing()
     }
@@ -137,7 +143,7 @@ impl fmt::Display for BodyFault {
         f.write_str(match self {
             Self::TooLarge => "the body is larger than the limit",
             Self::TooSlow => "the body comes too slowly",
-            Self::Overloaded => "the body came when there was no room for it",
+            Self::Overloaded { .. } => "the body came when there was no room for it",
         })
     }
 }
@@ -177,7 +183,7 @@ impl Count {
         if self.bytes > *bytes_max || self.overhead > (bytes_max / 4).saturating_add(CHUNK_OVERHEAD_FREE) {
             return Err(BodyFault::TooLarge);
         }
-        if arriving > bytes_max.saturating_mul(ARRIVING_MAX) { Err(BodyFault::Overloaded) } else { Ok(()) }
+        if arriving > bytes_max.saturating_mul(ARRIVING_MAX) { Err(BodyFault::Overloaded { after_s: ROOM_AFTER_S }) } else { Ok(()) }
     }
 }
 

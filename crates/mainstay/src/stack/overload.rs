@@ -1,184 +1,237 @@
-//! Overload: a bound on the requests worked on at once. One more is told so at once, with a 503, instead of making all the others slower.
+//! Overload: a bound on the requests worked on at once, learnt from how long they take. One more is told so, with a 503, instead of making all the others slower.
+//!
+//! - **How many** is learnt between a floor and a ceiling: `limit`, and what is compared with what, `baseline` (decision 26).
+//! - **Who** is refused first: strangers before those who are signed in, and among the same people dear requests before cheap ones ([`Cost`]). A class that is
+//!   always refused is let in now and then. Who is signed in is asked only when it matters, and a token says so only if it is verified and this instance
+//!   remembers that its session stands: no text that anybody can make up buys a place.
+//! - **Waiting** for a place is for bursts and takes a tenth of a second at most: `gate`. It happens before the rate limit counts, so a refusal costs no quota.
+//! - **Beside it** pass the routes that no limit may refuse, and what is answered from memory at once: it holds a place no longer than a core. Where answers are
+//!   [kept](crate::cache) a request asks for a place when its answer is not there.
 //!
 //! A request that waits for its own client is not worked on: while its body does not come it gives its place to another, so that slow clients, however
-//! many, make nobody see a 503. It takes a place again with the next bytes, or is refused like any other.
+//! many, make nobody see a 503. It takes a place again with the next bytes, or is refused like any other. What it waited is no part of how long it took. The same is
+//! true of a password that waits for a core: there is a room for that, with turns of its own.
+//!
+//! What this layer cannot see is a request before its head was read. A machine whose cores are all taken by answers that wait for nothing shows in those that do
+//! wait; where there are none, a refusal would cost as much as the answer.
+
+mod baseline;
+mod body;
+mod gate;
+mod limit;
+mod overdue;
+mod places;
+mod rank;
+mod retry;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+mod waits;
+mod window;
 
 use std::ops::ControlFlow;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context as Task, Poll};
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::Request;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body::Body as _;
 
-use super::body_limit::BodyFault;
 use super::{Layer, Outgoing};
+use crate::auth::Auth;
 use crate::context::Context;
 use crate::error::{Error, codes};
+use crate::routes::{Cost, RouteTable};
 
-/// Work turns over in well under a second, so a second is when asking again is worth it.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+use body::Arriving;
+use gate::{Arrival, Held};
+use places::Places;
+use rank::Rank;
+use waits::Waits;
 
-/// What a client is told that came at a bad time.
-pub(crate) fn overloaded() -> Error {
-    Error::new(&codes::OVERLOADED).retry_after(RETRY_AFTER)
+pub(crate) use places::{Lendable, Lent, admitted};
+
+/// Microseconds since a beginning.
+type Micros = u64;
+
+/// As few requests at once as there ever may be, unless said otherwise. Two for each core of the smallest machine that is worth it, and enough to keep a
+/// database busy over a round trip; so few do a database no harm that has just come back.
+const FLOOR: usize = 8;
+
+/// What a client is told that came at a bad time, and may come again after this many seconds.
+pub(crate) fn overloaded(after_s: u64) -> Error {
+    Error::new(&codes::OVERLOADED).retry_after(Duration::from_secs(after_s))
 }
 
 /// The layer.
 #[derive(Debug, Clone)]
 pub struct Overload {
     places: Arc<Places>,
+    auth: Option<Auth>,
 }
 
 impl Overload {
-    /// At most this many requests at once. Routes that are never limited pass beside.
+    /// At most this many requests at once, and as few as 8 when it has to be. Routes that are never limited pass beside.
     pub fn new(concurrency_max: usize) -> Self {
-        Self { places: Arc::new(Places { max: concurrency_max, taken: AtomicUsize::new(0) }) }
+        Self { places: Arc::new(Places::new(FLOOR, concurrency_max)), auth: None }
+    }
+
+    /// Never fewer than this many at once; as many as the most make it a fixed limit. To be said before the first request.
+    #[must_use]
+    pub fn floor(self, concurrency_min: usize) -> Self {
+        Self { places: Arc::new(Places::new(concurrency_min, self.places.ceiling())), ..self }
+    }
+
+    /// Those who are signed in here come before strangers.
+    #[must_use]
+    pub fn knowing(self, auth: Auth) -> Self {
+        Self { auth: Some(auth), ..self }
+    }
+
+    /// The metrics call requests by these routes. What is said first stands.
+    #[must_use]
+    pub fn naming(self, table: &RouteTable) -> Self {
+        self.places.name(table);
+        self
+    }
+
+    /// Sets the metrics `mainstay_overload_*`; call it when the metrics are read.
+    pub fn record_metrics(&self) {
+        self.places.record_metrics();
+    }
+
+    /// Who asks, as far as that may matter.
+    fn claim(&self, request: &Request<Body>, cost: Cost) -> Claim {
+        let mut given = request.headers().get_all(header::AUTHORIZATION).iter();
+        // Two credentials are none.
+        let credential = given.next().filter(|_| given.next().is_none());
+        Claim { credential: self.auth.clone().zip(credential.cloned()), dear: cost == Cost::Dear }
     }
 }
 
-/// A count with a bound. Nobody waits for a place, so it needs no queue.
+/// The place of a request that is worked on, or its wait for one. It goes back with the request's end, however that comes.
 #[derive(Debug)]
-struct Places {
-    max: usize,
-    taken: AtomicUsize,
+pub struct Place {
+    places: Arc<Places>,
+    stand: Stand,
 }
 
-impl Places {
-    fn take(self: &Arc<Self>) -> Option<Taken> {
-        let more = |taken| (taken < self.max).then_some(taken + 1);
-        self.taken.try_update(AcqRel, Relaxed, more).ok().map(|_| Taken(self.clone()))
-    }
-}
-
-/// One place, given back by its drop.
 #[derive(Debug)]
-struct Taken(Arc<Places>);
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, AcqRel);
-    }
-}
-
-/// The place of a request that is worked on. It goes back with the request's end, however that comes.
-#[derive(Debug)]
-pub struct Place(Kept);
-
-#[derive(Debug)]
-enum Kept {
-    /// Passed beside.
+enum Stand {
+    /// It passed beside, was refused, or has ended.
     None,
     /// To the end.
-    Firm { _taken: Taken },
-    /// Shared with the body, which lends it out while it waits for the client.
+    Firm(Held),
+    /// Shared with what it may be lent by.
     Lent(Arc<Lendable>),
+    /// It has none yet.
+    Waits(Waits, Option<Arc<Lendable>>),
+}
+
+/// What may tell whose a request is, to be looked at when it matters.
+#[derive(Debug)]
+struct Claim {
+    credential: Option<(Auth, HeaderValue)>,
+    dear: bool,
+}
+
+impl Claim {
+    fn rank(&self) -> Rank {
+        let known = |(auth, value): &(Auth, HeaderValue)| auth.account_of(&HeaderMap::from_iter([(header::AUTHORIZATION, value.clone())])).is_some();
+        Rank::new(self.credential.as_ref().is_some_and(known), self.dear)
+    }
 }
 
 impl Layer for Overload {
     type Visit = Place;
 
     fn request(&self, request: &mut Request<Body>, context: &Arc<Context>) -> ControlFlow<Response, Place> {
-        if context.route.unlimited() {
-            return ControlFlow::Continue(Place(Kept::None));
+        let place = |stand| ControlFlow::Continue(Place { places: self.places.clone(), stand });
+        let (kind, cost) = (kind(context), context.route.cost(&context.method));
+        if context.route.unlimited() || cost == Cost::Memory {
+            return place(Stand::None);
         }
-        let Some(taken) = self.places.take() else {
-            return ControlFlow::Break(overloaded().into_response());
+        if cost == Cost::Kept {
+            let lendable = Arc::new(Lendable::later(self.places.clone(), kind, self.claim(request, cost)));
+            context.set_place(lendable.clone());
+            return place(Stand::Lent(lendable));
+        }
+        let arrival = match self.places.enter_freely(kind, context.started) {
+            Some(held) => Arrival::In(held),
+            None => self.places.arrive(kind, self.claim(request, cost).rank(), Waker::noop(), context.started),
         };
-        if request.body().is_end_stream() {
-            return ControlFlow::Continue(Place(Kept::Firm { _taken: taken }));
+        let body = !request.body().is_end_stream();
+        let mut lendable = |held| {
+            let lendable = Arc::new(Lendable::new(self.places.clone(), held));
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = Body::new(Arriving::new(body, lendable.clone()));
+            context.set_place(lendable.clone());
+            lendable
+        };
+        match arrival {
+            Arrival::Refused(after_s) => ControlFlow::Break(overloaded(after_s).into_response()),
+            Arrival::In(held) if body => place(Stand::Lent(lendable(Some(held)))),
+            Arrival::In(held) => place(Stand::Firm(held)),
+            Arrival::Waits(ticket) => {
+                context.set_waits();
+                place(Stand::Waits(Waits::new(self.places.clone(), ticket, context.started), body.then(|| lendable(None))))
+            }
         }
-        let place = Arc::new(Lendable { places: self.places.clone(), held: Mutex::new(Held::Here { _taken: taken }) });
-        let body = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::new(Arriving { body, place: place.clone() });
-        ControlFlow::Continue(Place(Kept::Lent(place)))
     }
 
-    fn answer(&self, _: Place, _: &mut Outgoing) {}
+    fn wait(&self, place: &mut Place, task: &mut Task<'_>, inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>) -> Poll<Response> {
+        if let Stand::Waits(waits, lendable) = &mut place.stand {
+            match waits.poll(task) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(held)) => {
+                    place.stand = match lendable.take() {
+                        Some(lendable) => {
+                            lendable.begin(held);
+                            Stand::Lent(lendable)
+                        }
+                        None => Stand::Firm(held),
+                    };
+                }
+                Poll::Ready(Err(after_s)) => {
+                    place.stand = Stand::None;
+                    return Poll::Ready(overloaded(after_s).into_response());
+                }
+            }
+        }
+        inside(task)
+    }
+
+    fn answer(&self, mut place: Place, answer: &mut Outgoing) {
+        place.end(answer.status().as_u16() < 400);
+    }
+}
+
+/// The number under which times of such requests are compared: that of a route's reads, or of its other methods. What is no route never comes here.
+fn kind(context: &Context) -> usize {
+    context.route.route().map_or(0, |route| 2 * route.index + usize::from(!context.method.is_safe()))
+}
+
+impl Place {
+    fn end(&mut self, good: bool) {
+        match std::mem::replace(&mut self.stand, Stand::None) {
+            Stand::None => {}
+            Stand::Firm(held) => self.places.leave(&held, good),
+            // A handler may have handed the body on to a task that outlives the request; the place is not its own.
+            Stand::Lent(lendable) => lendable.end(good),
+            // Who waits is told by the drop.
+            Stand::Waits(..) => {}
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // A handler may have handed the body on to a task that outlives the request; the place is not its own.
-        if let Kept::Lent(place) = &self.0 {
-            place.set(Held::Over);
-        }
-    }
-}
-
-/// A place that is given back and taken again.
-#[derive(Debug)]
-struct Lendable {
-    places: Arc<Places>,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug)]
-enum Held {
-    Here {
-        _taken: Taken,
-    },
-    Lent,
-    /// The request has ended.
-    Over,
-}
-
-impl Lendable {
-    fn set(&self, held: Held) {
-        // Nothing panics while it is held.
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
-    }
-
-    fn lend(&self) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*held, Held::Here { .. }) {
-            *held = Held::Lent;
-        }
-    }
-
-    /// Whether the request may go on.
-    fn take_back(&self) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*held, Held::Lent) {
-            match self.places.take() {
-                Some(taken) => *held = Held::Here { _taken: taken },
-                None => return false,
-            }
-        }
-        true
-    }
-}
-
-/// A body on its way in.
-struct Arriving {
-    body: Body,
-    place: Arc<Lendable>,
-}
-
-impl HttpBody for Arriving {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(task);
-        if polled.is_pending() {
-            self.place.lend();
-        } else if !self.place.take_back() {
-            return Poll::Ready(Some(Err(axum::Error::new(BodyFault::Overloaded))));
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // Its client has left.
+        self.end(false);
     }
 }

@@ -181,6 +181,8 @@ pub enum Standing {
     Counted(Decision),
     /// All instances are being asked.
     Asked(Asked),
+    /// It waits for its place, and is counted when it has one: by this instance, or by all.
+    Later(Option<Asked>, ClientKey),
 }
 
 impl Layer for RateLimit {
@@ -191,6 +193,11 @@ impl Layer for RateLimit {
             return ControlFlow::Continue(Standing::Exempt);
         }
         let client = ClientKey::from(context.client);
+        if context.waits() {
+            // What asks them does nothing before it is waited for.
+            let asked = self.quota.together.as_ref().map(|together| self.ask(together, request, context));
+            return ControlFlow::Continue(Standing::Later(asked, client));
+        }
         let decision = match &self.quota.together {
             None => self.quota.limiter.take(client, context.started),
             Some(together) => match self.quota.limiter.refused(client, context.started) {
@@ -205,6 +212,19 @@ impl Layer for RateLimit {
     }
 
     fn wait(&self, standing: &mut Standing, task: &mut Task<'_>, inside: impl FnOnce(&mut Task<'_>) -> Poll<Response>) -> Poll<Response> {
+        if let Standing::Later(asked, client) = standing {
+            let now = Instant::now();
+            *standing = match (asked.take(), self.quota.limiter.refused(*client, now)) {
+                (Some(_), Some(refusal)) => Standing::Counted(refusal),
+                (Some(asked), None) => Standing::Asked(asked),
+                (None, _) => Standing::Counted(self.quota.limiter.take(*client, now)),
+            };
+            if let Standing::Counted(decision) = standing
+                && !decision.allowed
+            {
+                return Poll::Ready(Error::new(&codes::RATE_LIMITED).retry_after(decision.next).into_response());
+            }
+        }
         if let Standing::Asked(asked) = standing {
             let decision = ready!(asked.as_mut().poll(task));
             *standing = Standing::Counted(decision);
@@ -236,8 +256,18 @@ impl Layer for RateLimit {
                 headers.remove(RATELIMIT);
                 headers.remove(RATELIMIT_POLICY);
             }
+            // There was no place for it: it costs nothing.
+            Standing::Later(..) if status == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.remove(RATELIMIT);
+                headers.remove(RATELIMIT_POLICY);
+            }
+            Standing::Later(None, client) => {
+                self.quota.limiter.take(client, Instant::now());
+                headers.remove(RATELIMIT);
+                headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
+            }
             // Refused by a layer inside before anybody waited, for its body's announced size, say: it counts all the same.
-            Standing::Asked(asked) => {
+            Standing::Asked(asked) | Standing::Later(Some(asked), _) => {
                 headers.remove(RATELIMIT);
                 headers.insert(RATELIMIT_POLICY, self.quota.policy.clone());
                 tokio::spawn(asked);
@@ -276,6 +306,7 @@ impl fmt::Debug for Standing {
             Self::Exempt => f.write_str("Exempt"),
             Self::Counted(decision) => f.debug_tuple("Counted").field(decision).finish(),
             Self::Asked(_) => f.write_str("Asked"),
+            Self::Later(..) => f.write_str("Later"),
         }
     }
 }

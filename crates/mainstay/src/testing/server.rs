@@ -25,6 +25,7 @@ use utoipa::openapi::path::{HttpMethod, Operation};
 use utoipa::openapi::{OpenApiBuilder, PathItem, PathsBuilder};
 
 use super::client::{Answer, Client};
+use crate::auth::Auth;
 use crate::client::Networks;
 use crate::clock::Clock;
 use crate::config::{ContentPolicy, LogFormat, Origins};
@@ -53,8 +54,12 @@ pub struct StackSettings {
     pub credentials: bool,
     /// The time budget of a request. Default: 30 s.
     pub budget: Duration,
-    /// Requests worked on at once. Default: 1,000.
+    /// Most requests worked on at once. Default: 1,000.
     pub concurrency_max: usize,
+    /// As few as the learnt limit may be. Default: 8.
+    pub concurrency_min: usize,
+    /// Whose accounts come before strangers under load. Default: nobody's.
+    pub auth: Option<Auth>,
     /// Requests of one client in any window. Default: 1,000,000.
     pub rate_limit_max: u32,
     /// The window. Default: 15 min.
@@ -77,6 +82,8 @@ impl Default for StackSettings {
             credentials: true,
             budget: Duration::from_secs(30),
             concurrency_max: 1000,
+            concurrency_min: 8,
+            auth: None,
             rate_limit_max: 1_000_000,
             rate_limit_window: Duration::from_secs(900),
             exempt: Networks::default(),
@@ -142,7 +149,9 @@ impl TestServer {
     /// # Panics
     /// Outside of a tokio runtime, and when no port can be had.
     pub fn start(routes: Routes, settings: StackSettings) -> TestServer {
-        let StackSettings { trusted, detail, policy, origins, credentials, budget, concurrency_max, .. } = settings;
+        let StackSettings { trusted, detail, policy, origins, credentials, budget, concurrency_max, concurrency_min, .. } = settings;
+        let overload = Overload::new(concurrency_max).floor(concurrency_min).naming(routes.table());
+        let overload = settings.auth.into_iter().fold(overload, Overload::knowing);
         let rate_limit = RateLimit::new(settings.rate_limit_max, settings.rate_limit_window, settings.exempt);
         Self::around(settings.limits, |log, metrics| {
             from_the_street(trusted)
@@ -153,7 +162,7 @@ impl TestServer {
                 .enter(Compress)
                 .enter(Conform)
                 .enter(Deadline::new(budget))
-                .enter(Overload::new(concurrency_max))
+                .enter(overload)
                 .enter(rate_limit)
                 .enter(settings.body)
                 .around(routes)

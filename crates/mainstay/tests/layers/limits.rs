@@ -116,7 +116,9 @@ async fn a_refusal_for_overload_costs_no_quota_and_health_passes_it_too() {
     .unwrap();
     for _ in 0..5 {
         let answer = ask(&server, "GET", "/", "203.0.113.1").await;
-        assert_eq!((answer.status, answer.header("ratelimit"), answer.header("retry-after")), (503, None, Some("1")));
+        assert_eq!((answer.status, answer.header("ratelimit")), (503, None));
+        let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=30).contains(&after), "{after}");
         assert_eq!(ask(&server, "GET", "/health", "203.0.113.1").await.status, 200);
     }
     drop(busy);

@@ -1,0 +1,140 @@
+//! What a request of each kind takes when nobody is in its way, and how far the present is from it.
+//!
+//! All is measured in one way, [`pace`]: the logarithm of a time to which an allowance was added. In logarithms ten times the usual is as far above as a
+//! tenth is below, so one outlier among many says little, and a kind that is now fast and now slow (kept answers and made ones) has a middle that means
+//! something. The mean of such distances is the logarithm of a geometric mean.
+
+use super::Micros;
+
+/// What is added to every time before it is compared: up to here a wait is the scheduler's, on a machine that is shared, and no client sees it. Without it
+/// an answer from memory of 50 µs that took 500 would count like a query of 50 ms that took 500.
+const ALLOWANCE_US: f64 = 5_000.0;
+
+/// A kind is judged from its sixteenth request on: its first ones open connections and fill caches, and those that come back first are the fast ones. Up to the 64th its
+/// baseline is the mean of all.
+const LEARNT_FROM: u32 = 16;
+const LEARNT: u32 = 64;
+/// What comes back in the first half second of a kind is not learnt from: what takes longer is not among it.
+const FIRST_US: Micros = 500_000;
+
+/// One sample is at most a factor of e³ = 20 above the usual, and of e = 2.7 below it: many fast refusals among slow answers must not hide them.
+const FAR_ABOVE: f64 = 3.0;
+const FAR_BELOW: f64 = -1.0;
+
+/// Weight of what all kinds show together beside the samples of a single one, when baselines are moved at once.
+const TOGETHER_WEIGHT: f64 = 8.0;
+
+/// A request is overdue at four times its usual, and not before a quarter of a second: the longest that Redis may be waited for (requirement 20), and more
+/// than any pause of a healthy process.
+const OVERDUE_FACTOR: f64 = 4.0;
+const OVERDUE_MIN_US: f64 = 250_000.0;
+/// A kind that nobody knows yet is overdue after a second.
+const OVERDUE_UNKNOWN_US: Micros = 1_000_000;
+/// As far ahead as is looked.
+const OVERDUE_MAX_US: f64 = 10_000_000.0;
+
+/// The measure of a time.
+fn pace(took: Micros) -> f64 {
+    (as_f64(took) + ALLOWANCE_US).ln()
+}
+
+/// Times here are far below 2^53 µs, 285 years.
+#[allow(clippy::cast_precision_loss)]
+pub(super) const fn as_f64(number: u64) -> f64 {
+    number as f64
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Baseline {
+    pace: f64,
+    /// Worked out from it once, and not for every request.
+    overdue_after: Micros,
+    seen: u32,
+    first_at: Option<Micros>,
+    /// Distances in the present window.
+    sum: f64,
+    count: u32,
+}
+
+impl Baseline {
+    const NEW: Self = Self { pace: 0.0, overdue_after: OVERDUE_UNKNOWN_US, seen: 0, first_at: None, sum: 0.0, count: 0 };
+
+    fn move_by(&mut self, distance: f64) {
+        self.pace += distance;
+        if self.seen > LEARNT_FROM {
+            // Between a quarter of a second and ten.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            {
+                self.overdue_after = (OVERDUE_FACTOR * self.pace.exp()).clamp(OVERDUE_MIN_US, OVERDUE_MAX_US) as Micros;
+            }
+        }
+    }
+}
+
+/// The baselines of all kinds of requests, by number.
+#[derive(Debug, Default)]
+pub(super) struct Baselines(Vec<Baseline>);
+
+impl Baselines {
+    fn of(&mut self, kind: usize) -> &mut Baseline {
+        if self.0.len() <= kind {
+            self.0.resize(kind + 1, Baseline::NEW);
+        }
+        &mut self.0[kind]
+    }
+
+    /// How far this time is from the usual of its kind, as a logarithm. `None`: not known yet; it is learnt from.
+    pub(super) fn distance(&mut self, kind: usize, took: Micros, now: Micros) -> Option<f64> {
+        let baseline = self.of(kind);
+        let pace = pace(took);
+        if now.saturating_sub(*baseline.first_at.get_or_insert(now)) < FIRST_US {
+            return None;
+        }
+        let distance = (pace - baseline.pace).clamp(FAR_BELOW, FAR_ABOVE);
+        if baseline.seen < LEARNT {
+            baseline.seen += 1;
+            let way = if baseline.seen < LEARNT_FROM { pace - baseline.pace } else { distance };
+            baseline.move_by(way / f64::from(baseline.seen));
+        }
+        (baseline.seen > LEARNT_FROM).then_some(distance)
+    }
+
+    /// A sample of the present window.
+    pub(super) fn note(&mut self, kind: usize, distance: f64) {
+        let baseline = self.of(kind);
+        baseline.sum += distance;
+        baseline.count += 1;
+    }
+
+    /// The window was calm: each kind comes nearer to what it showed, by this part of the way.
+    pub(super) fn follow(&mut self, gain: f64) {
+        for baseline in self.0.iter_mut().filter(|baseline| baseline.count > 0) {
+            baseline.move_by(gain * baseline.sum / f64::from(baseline.count));
+        }
+    }
+
+    /// What the window showed is the usual from now on. Kinds with few samples follow the others that were seen; `all` is the mean of all.
+    pub(super) fn move_to(&mut self, all: f64) {
+        for baseline in self.0.iter_mut().filter(|baseline| baseline.count > 0) {
+            baseline.move_by((baseline.sum + TOGETHER_WEIGHT * all) / (f64::from(baseline.count) + TOGETHER_WEIGHT));
+        }
+    }
+
+    /// The next window begins.
+    pub(super) fn turn(&mut self) {
+        for baseline in &mut self.0 {
+            (baseline.sum, baseline.count) = (0.0, 0);
+        }
+    }
+
+    /// When a request of this kind, begun now, is overdue: so much later.
+    pub(super) fn overdue_after(&self, kind: usize) -> Micros {
+        self.0.get(kind).map_or(OVERDUE_UNKNOWN_US, |baseline| baseline.overdue_after)
+    }
+
+    /// The usual time of a kind in seconds, once it is known.
+    pub(super) fn seconds(&self, kind: usize) -> Option<f64> {
+        let baseline = self.0.get(kind).filter(|baseline| baseline.seen > LEARNT_FROM)?;
+        Some((baseline.pace.exp() - ALLOWANCE_US).max(0.0) / 1e6)
+    }
+}

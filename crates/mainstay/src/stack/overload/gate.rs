@@ -1,0 +1,292 @@
+//! The places and who waits for one: one state behind one lock, which is held for less than a tenth of a microsecond.
+//!
+//! Nobody waits while there is a place. Who waits does so shortly: a queue is there for a burst, not for a surplus (K. Nichols, V. Jacobson, "Controlling
+//! Queue Delay", ACM Queue 10(5), 2012; B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015). While the queue was empty a moment ago, it is worked off in the
+//! order of arrival, with 100 ms for each; when it has not been empty for 100 ms, the newest is first, with 20 ms for each: those who came first have
+//! waited in vain anyway, and somebody is answered fast.
+//!
+//! Pure but for the wakers: the time is an argument, and those to be woken are handed out, to be woken when the lock is gone.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::Micros;
+use super::limit::Limit;
+use super::overdue::Due;
+use super::rank::{Patience, RANKS, Rank};
+use super::retry::Pressure;
+
+/// The longest wait of who came in a burst. No person notices it, and most bursts are over by then.
+pub(super) const WAIT_BURST_US: Micros = 100_000;
+/// The longest wait while the queue does not become empty: what is left of it when it does is this short.
+const WAIT_CROWDED_US: Micros = 20_000;
+/// A queue that lasts longer than one wait is no burst.
+const CROWDED_AFTER_US: Micros = 100_000;
+
+/// Those who wait in a burst: twice those who are served, and what a page of a browser opens at once.
+const QUEUE_FACTOR: usize = 2;
+const QUEUE_MIN: usize = 64;
+/// Those who wait in a crowd: a few more than become free in their time. One more is refused at once, which costs less than to let him wait.
+const QUEUE_CROWDED_MIN: usize = 8;
+
+/// A place that is taken.
+#[derive(Debug)]
+pub(super) struct Held {
+    kind: usize,
+    /// When it was taken; later by the time for which it was lent.
+    began: Micros,
+    due: Due,
+}
+
+impl Held {
+    /// The kind of its request.
+    pub(super) fn kind(&self) -> usize {
+        self.kind
+    }
+}
+
+/// By which a request that waits is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket {
+    number: u64,
+    rank: Rank,
+}
+
+/// What becomes of a request that comes.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// It is worked on.
+    In(Held),
+    /// It waits.
+    Waits(Ticket),
+    /// It may come again in so many seconds.
+    Refused(u64),
+}
+
+/// What has become of a request that waits.
+#[derive(Debug)]
+pub(super) enum Look {
+    In(Held),
+    Waits,
+    Refused(u64),
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    kind: usize,
+    since: Micros,
+    waker: Waker,
+}
+
+/// The places.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) limit: Limit,
+    ceiling: usize,
+    in_flight: usize,
+    lines: [VecDeque<Waiter>; RANKS],
+    /// Those who have a place and do not know it yet.
+    granted: Vec<(u64, Held)>,
+    next_number: u64,
+    queued_since: Option<Micros>,
+    patience: Patience,
+    pressure: Pressure,
+    refused: [u64; RANKS],
+}
+
+/// Figures of the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub(super) places: usize,
+    pub(super) in_flight: usize,
+    pub(super) waiting: usize,
+    pub(super) refused: [u64; RANKS],
+}
+
+/// Those to be woken.
+pub(super) type Wakers = Vec<Waker>;
+
+impl Gate {
+    pub(super) fn new(floor: usize, ceiling: usize) -> Self {
+        Self {
+            limit: Limit::new(floor, ceiling),
+            ceiling,
+            in_flight: 0,
+            lines: Default::default(),
+            granted: Vec::new(),
+            next_number: 0,
+            queued_since: None,
+            patience: Patience::default(),
+            pressure: Pressure::default(),
+            refused: [0; RANKS],
+        }
+    }
+
+    /// A request comes and it does not matter whose: there is room for anybody. `None`: it does matter.
+    pub(super) fn enter_freely(&mut self, kind: usize, now: Micros) -> Option<Held> {
+        if self.waiting() > 0 || self.in_flight >= Rank::LAST.share(self.limit.places()) {
+            return None;
+        }
+        Some(self.take(kind, now))
+    }
+
+    /// A request comes.
+    pub(super) fn arrive(&mut self, kind: usize, rank: Rank, waker: &Waker, now: Micros, wakers: &mut Wakers) -> Arrival {
+        self.look(now, wakers);
+        let as_rank = self.patience.rank(rank);
+        let ahead = self.lines.iter().take(as_rank.index() + 1).any(|line| !line.is_empty());
+        if !ahead && self.fits(as_rank) {
+            self.patience.note(rank, true);
+            return Arrival::In(self.take(kind, now));
+        }
+        self.limit.wanted();
+        if !self.has_room(as_rank, now, wakers) {
+            self.patience.note(rank, false);
+            return Arrival::Refused(self.refuse(rank, now));
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.queued_since.get_or_insert(now);
+        self.lines[as_rank.index()].push_back(Waiter { number, kind, since: now, waker: waker.clone() });
+        Arrival::Waits(Ticket { number, rank })
+    }
+
+    /// Is there room to wait? Who comes before another takes his.
+    fn has_room(&mut self, rank: Rank, now: Micros, wakers: &mut Wakers) -> bool {
+        let places = self.limit.places();
+        let most = if self.crowded(now) { (places / 2).max(QUEUE_CROWDED_MIN) } else { (QUEUE_FACTOR * places).max(QUEUE_MIN) };
+        if self.waiting() < most.min(self.ceiling) {
+            return true;
+        }
+        let after = self.lines.iter_mut().skip(rank.index() + 1).rev().find_map(VecDeque::pop_front);
+        after.map(|waiter| wakers.push(waiter.waker)).is_some()
+    }
+
+    /// What has become of the one who waits with this ticket?
+    pub(super) fn ask(&mut self, Ticket { number, rank }: Ticket, waker: &Waker, now: Micros, wakers: &mut Wakers) -> Look {
+        self.look(now, wakers);
+        if let Some(at) = self.granted.iter().position(|(granted, _)| *granted == number) {
+            self.patience.note(rank, true);
+            return Look::In(self.granted.swap_remove(at).1);
+        }
+        match self.lines.iter_mut().flatten().find(|waiter| waiter.number == number) {
+            Some(waiter) => {
+                waiter.waker.clone_from(waker);
+                Look::Waits
+            }
+            None => {
+                self.patience.note(rank, false);
+                Look::Refused(self.refuse(rank, now))
+            }
+        }
+    }
+
+    /// The one who waits with this ticket has left.
+    pub(super) fn cancel(&mut self, Ticket { number, .. }: Ticket, now: Micros, wakers: &mut Wakers) {
+        if let Some(at) = self.granted.iter().position(|(granted, _)| *granted == number) {
+            let (_, held) = self.granted.swap_remove(at);
+            self.lend(&held, now, wakers);
+            return;
+        }
+        for line in &mut self.lines {
+            line.retain(|waiter| waiter.number != number);
+        }
+        self.settle();
+    }
+
+    /// A request has ended; `good` if it was answered as it wished.
+    pub(super) fn leave(&mut self, held: &Held, good: bool, now: Micros, wakers: &mut Wakers) {
+        self.limit.sample(held.kind, held.began, now, good, self.in_flight);
+        self.lend(held, now, wakers);
+    }
+
+    /// A place is given back, with nothing to be learnt from how long it was taken. Gives back how long that was.
+    pub(super) fn lend(&mut self, held: &Held, now: Micros, wakers: &mut Wakers) -> Micros {
+        self.limit.leave(held.due);
+        self.in_flight -= 1;
+        self.look(now, wakers);
+        now.saturating_sub(held.began)
+    }
+
+    /// A request that lent its place wants one again, after `spent` with one. Once let in it comes before anybody new, so it may go beyond the limit by half: a
+    /// client that sends its body late gains no more than that by it. `surely`: whatever the limit.
+    ///
+    /// # Errors
+    /// After how many seconds there may be one.
+    pub(super) fn take_back(&mut self, kind: usize, spent: Micros, surely: bool, now: Micros) -> Result<Held, u64> {
+        let places = self.limit.places();
+        if !surely && self.in_flight >= (places + places.div_ceil(2)).min(self.ceiling) {
+            self.limit.wanted();
+            return Err(self.refuse(Rank::FIRST, now));
+        }
+        let mut held = self.take(kind, now);
+        held.began = now.saturating_sub(spent);
+        Ok(held)
+    }
+
+    fn take(&mut self, kind: usize, now: Micros) -> Held {
+        self.in_flight += 1;
+        self.pressure.admitted(now);
+        Held { kind, began: now, due: self.limit.begin(kind, now, self.in_flight) }
+    }
+
+    fn fits(&self, rank: Rank) -> bool {
+        self.in_flight < rank.share(self.limit.places())
+    }
+
+    /// Figures of the moment.
+    pub(super) fn figures(&self) -> Figures {
+        Figures { places: self.limit.places(), in_flight: self.in_flight, waiting: self.waiting(), refused: self.refused }
+    }
+
+    fn refuse(&mut self, rank: Rank, now: Micros) -> u64 {
+        self.refused[rank.index()] += 1;
+        let stalled = self.limit.stalled_since().map(|since| now.saturating_sub(since));
+        self.pressure.refused(now, stalled)
+    }
+
+    fn waiting(&self) -> usize {
+        self.lines.iter().map(VecDeque::len).sum()
+    }
+
+    /// Has somebody been waiting all the time for so long that it is no burst?
+    fn crowded(&self, now: Micros) -> bool {
+        self.queued_since.is_some_and(|since| now.saturating_sub(since) >= CROWDED_AFTER_US)
+    }
+
+    /// The first class of which one waits and may have a place.
+    fn next_rank(&self) -> Option<usize> {
+        Rank::all().into_iter().find(|rank| !self.lines[rank.index()].is_empty() && self.fits(*rank)).map(Rank::index)
+    }
+
+    /// Notes that nobody waits.
+    fn settle(&mut self) {
+        if self.waiting() == 0 {
+            self.queued_since = None;
+        }
+    }
+
+    /// Gives away what is free, sends away who has waited too long, learns.
+    fn look(&mut self, now: Micros, wakers: &mut Wakers) {
+        self.limit.look(now, self.in_flight);
+        if self.waiting() == 0 {
+            return;
+        }
+        let crowded = self.crowded(now);
+        let wait = if crowded { WAIT_CROWDED_US } else { WAIT_BURST_US };
+        for line in &mut self.lines {
+            while line.front().is_some_and(|waiter| now.saturating_sub(waiter.since) >= wait) {
+                wakers.extend(line.pop_front().map(|waiter| waiter.waker));
+            }
+        }
+        while let Some(rank) = self.next_rank() {
+            let line = &mut self.lines[rank];
+            let Some(waiter) = (if crowded { line.pop_back() } else { line.pop_front() }) else { break };
+            let held = self.take(waiter.kind, now);
+            self.granted.push((waiter.number, held));
+            wakers.push(waiter.waker);
+        }
+        self.settle();
+    }
+}

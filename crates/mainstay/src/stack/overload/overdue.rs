@@ -1,0 +1,62 @@
+//! How many of the requests in flight are overdue: what is known of a database that has stopped answering, when nothing completes that could be measured.
+//!
+//! A wheel of counts: each request stands in the slot of the moment at which it will be overdue. Coming and going is one addition, whatever is in flight.
+
+use super::Micros;
+
+/// The grain of the wheel.
+const SLOT_US: Micros = 32_000;
+/// Longer than anything is looked ahead (10 s).
+const SLOTS: usize = 512;
+
+/// The wheel.
+#[derive(Debug)]
+pub(super) struct Overdue {
+    slots: Box<[u32]>,
+    /// Slots before this one have passed.
+    now: u64,
+    overdue: usize,
+}
+
+/// Where a request stands in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due(u64);
+
+impl Overdue {
+    pub(super) fn new() -> Self {
+        Self { slots: vec![0; SLOTS].into(), now: 0, overdue: 0 }
+    }
+
+    fn slot(&mut self, at: u64) -> &mut u32 {
+        // The remainder is less than the number of slots.
+        #[allow(clippy::cast_possible_truncation)]
+        &mut self.slots[(at % SLOTS as u64) as usize]
+    }
+
+    /// A request that is overdue at this time.
+    pub(super) fn enter(&mut self, at: Micros) -> Due {
+        let due = (at / SLOT_US + 1).clamp(self.now, self.now + SLOTS as u64 - 1);
+        *self.slot(due) += 1;
+        Due(due)
+    }
+
+    /// It is no longer in flight.
+    pub(super) fn leave(&mut self, due: Due) {
+        if due.0 < self.now {
+            self.overdue -= 1;
+        } else {
+            *self.slot(due.0) -= 1;
+        }
+    }
+
+    /// How many are overdue by now.
+    pub(super) fn count(&mut self, now: Micros) -> usize {
+        let until = now / SLOT_US;
+        // After a long silence one round has seen all.
+        for at in self.now..until.min(self.now + SLOTS as u64) {
+            self.overdue += std::mem::take(self.slot(at)) as usize;
+        }
+        self.now = self.now.max(until);
+        self.overdue
+    }
+}

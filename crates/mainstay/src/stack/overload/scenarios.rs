@@ -1,0 +1,230 @@
+//! What the gate makes of loads and troubles, in simulated time, each with several seeds.
+//!
+//! `capacity` is what the servers do when they never rest. The measure of a good time is what the same service has at nine tenths of that without any limit.
+
+use super::gate::Gate;
+use super::rank::Rank;
+use super::sim::{Chance, Kind, SECOND, Sim};
+
+const FLOOR: usize = 8;
+const CEILING: usize = 1024;
+const SEEDS: [u64; 3] = [1, 2, 3];
+
+fn kind(part: f64, needs: fn(&mut Chance) -> f64) -> Kind {
+    Kind { part, rank: Rank::new(false, false), needs }
+}
+
+fn exponential() -> Vec<Kind> {
+    vec![kind(1.0, |chance| chance.exponential(5_000.0))]
+}
+
+/// Nine fast requests for each slow one.
+fn mixed() -> Vec<Kind> {
+    vec![kind(0.9, |chance| chance.exponential(1_000.0)), kind(0.1, |chance| chance.exponential(100_000.0))]
+}
+
+/// One route that has half of its answers in memory.
+fn bimodal() -> Vec<Kind> {
+    vec![kind(1.0, |chance| if chance.part() < 0.5 { 50.0 } else { chance.exponential(50_000.0) })]
+}
+
+fn adaptive(cores: usize, kinds: Vec<Kind>, seed: u64) -> Sim {
+    Sim::new(Gate::new(FLOOR, CEILING), cores, kinds, seed)
+}
+
+/// The 99th percentile at nine tenths of the capacity, without a limit.
+fn p99_of_full_service(cores: usize, kinds: Vec<Kind>, seed: u64) -> f64 {
+    let mut sim = Sim::new(Gate::new(100_000, 100_000), cores, kinds, seed);
+    sim.run(sim.capacity() * 0.9, 60.0);
+    sim.p99_ms(0.0, 60.0)
+}
+
+fn refused_part(sim: &Sim, from: f64, to: f64) -> f64 {
+    let (mut all, mut refused) = (0.0, 0.0);
+    for outcome in sim.of(from, to) {
+        all += 1.0;
+        refused += f64::from(u8::from(!outcome.served));
+    }
+    refused / f64::max(all, 1.0)
+}
+
+#[track_caller]
+fn at_least(what: &str, value: f64, least: f64) {
+    assert!(value >= least, "{what}: {value:.3}, at least {least:.3}");
+}
+
+#[track_caller]
+fn at_most(what: &str, value: f64, most: f64) {
+    assert!(value <= most, "{what}: {value:.3}, at most {most:.3}");
+}
+
+/// Ten seconds of half a load, then this many times the capacity, then half a load again.
+fn surge(cores: usize, kinds: fn() -> Vec<Kind>, times: f64, seed: u64) -> (Sim, f64) {
+    let mut sim = adaptive(cores, kinds(), seed);
+    let capacity = sim.capacity();
+    sim.run(capacity * 0.5, 10.0);
+    sim.run(capacity * times, 20.0);
+    sim.run(capacity * 0.5, 10.0);
+    (sim, capacity)
+}
+
+#[test]
+fn a_surge_leaves_the_goodput_where_it_was_and_is_over_when_it_is_over() {
+    for seed in SEEDS {
+        let full = p99_of_full_service(4, exponential(), seed);
+        for times in [5.0, 20.0] {
+            let (sim, capacity) = surge(4, exponential, times, seed);
+            at_least("its first second", sim.goodput(10.0, 11.0) / capacity, 0.85);
+            at_least("then", sim.goodput(11.0, 30.0) / capacity, 0.95);
+            at_most("p99 of the admitted, of that of a full service", sim.p99_ms(11.0, 30.0) / full, 2.0);
+            at_most("refused within the second after", refused_part(&sim, 30.2, 31.0), 0.02);
+            at_most("p99 then, of that of a full service", sim.p99_ms(30.5, 40.0) / full, 1.0);
+        }
+    }
+}
+
+#[test]
+fn a_service_that_begins_under_a_surge_finds_its_limit_all_the_same() {
+    for seed in SEEDS {
+        let full = p99_of_full_service(4, exponential(), seed);
+        let mut sim = adaptive(4, exponential(), seed);
+        let capacity = sim.capacity();
+        sim.run(capacity * 20.0, 15.0);
+        at_least("goodput", sim.goodput(0.0, 15.0) / capacity, 0.95);
+        at_most("p99 once it has learnt, of that of a full service", sim.p99_ms(5.0, 15.0) / full, 2.5);
+    }
+}
+
+#[test]
+fn a_load_that_rises_slowly_is_no_reason_to_take_a_queue_for_the_usual() {
+    for seed in SEEDS {
+        let full = p99_of_full_service(4, exponential(), seed);
+        let mut sim = adaptive(4, exponential(), seed);
+        let capacity = sim.capacity();
+        for step in 1..=30 {
+            sim.run(capacity * f64::from(step) / 10.0, 2.0);
+        }
+        sim.run(capacity * 3.0, 120.0);
+        at_least("goodput", sim.goodput(60.0, 180.0) / capacity, 0.95);
+        at_most("p99 after two minutes, of that of a full service", sim.p99_ms(150.0, 180.0) / full, 2.0);
+        at_most("the limit by then", sim.limits(150.0, 180.0).1 as f64, 64.0);
+    }
+}
+
+#[test]
+fn nothing_is_refused_at_half_a_load_and_little_at_nine_tenths() {
+    for seed in SEEDS {
+        let mut sim = adaptive(4, exponential(), seed);
+        let capacity = sim.capacity();
+        sim.run(capacity * 0.5, 30.0);
+        sim.run(capacity * 0.9, 30.0);
+        at_most("refused at half", refused_part(&sim, 0.0, 30.0), 0.0);
+        at_most("refused at nine tenths", refused_part(&sim, 30.0, 60.0), 0.03);
+    }
+}
+
+#[test]
+fn a_stall_brings_the_limit_down_without_a_single_sample_and_leaves_nothing_behind() {
+    for seed in SEEDS {
+        let full = p99_of_full_service(4, exponential(), seed);
+        let mut sim = adaptive(4, exponential(), seed);
+        let load = sim.capacity() * 0.7;
+        sim.run(load, 10.0);
+        sim.stalls.push((10 * SECOND, 20 * SECOND));
+        sim.run(load, 20.0);
+        assert_eq!(sim.limits(11.5, 19.9), (FLOOR, FLOOR), "a second and a half into the stall");
+        at_least("the second after", sim.goodput(20.0, 21.0) / load, 0.9);
+        at_least("from then on", sim.goodput(21.0, 30.0) / load, 0.95);
+        at_most("p99 then, of that of a full service", sim.p99_ms(21.0, 30.0) / full, 1.0);
+    }
+}
+
+#[test]
+fn a_database_that_is_slower_and_takes_as_many_is_the_new_usual_within_a_second() {
+    for seed in SEEDS {
+        let mut sim = adaptive(50, exponential(), seed);
+        sim.run(500.0, 10.0);
+        sim.slower = 10.0;
+        sim.run(500.0, 20.0);
+        at_least("its first second", sim.goodput(10.0, 11.0), 150.0);
+        at_least("the rest", sim.goodput(11.5, 30.0), 430.0);
+        sim.slower = 1.0;
+        sim.run(500.0, 10.0);
+        at_least("and back", sim.goodput(30.5, 40.0), 475.0);
+    }
+}
+
+#[test]
+fn a_database_that_is_slower_and_therefore_full_does_what_it_can() {
+    for seed in SEEDS {
+        let full = p99_of_full_service(4, exponential(), seed);
+        let mut sim = adaptive(4, exponential(), seed);
+        let load = sim.capacity() * 0.7;
+        sim.run(load, 10.0);
+        sim.slower = 20.0;
+        let capacity = sim.capacity();
+        sim.run(load, 20.0);
+        at_least("goodput", sim.goodput(11.0, 30.0) / capacity, 0.8);
+        at_most("p99 of the admitted, of that of a full service so slow", sim.p99_ms(11.0, 30.0) / (20.0 * full), 2.0);
+        sim.slower = 1.0;
+        sim.run(load, 10.0);
+        at_least("the second after", sim.goodput(30.0, 31.0) / load, 0.5);
+        at_least("from then on", sim.goodput(31.0, 40.0) / load, 0.95);
+    }
+}
+
+#[test]
+fn a_capacity_that_halves_and_doubles_is_used_within_a_second() {
+    for seed in SEEDS {
+        let mut sim = adaptive(4, exponential(), seed);
+        let capacity = sim.capacity();
+        sim.run(capacity * 0.5, 10.0);
+        sim.cores_from(20 * SECOND, 2);
+        sim.cores_from(30 * SECOND, 4);
+        sim.run(capacity * 5.0, 30.0);
+        at_least("half of it", sim.goodput(21.0, 30.0) / capacity, 0.95 / 2.0);
+        at_least("the second after it doubled", sim.goodput(30.0, 31.0) / capacity, 0.9);
+        at_least("all of it", sim.goodput(31.0, 40.0) / capacity, 0.94);
+    }
+}
+
+#[test]
+fn slow_routes_and_two_faces_of_one_route_are_not_taken_for_congestion() {
+    let mut goodput = 0.0;
+    for seed in SEEDS {
+        for kinds in [mixed, bimodal] {
+            let full = p99_of_full_service(4, kinds(), seed);
+            // A hundred servers for the work of fifty: nothing waits, whatever the times.
+            let mut sim = adaptive(100, kinds(), seed);
+            sim.run(sim.capacity() / 2.0, 20.0);
+            at_most("refused at half a load", refused_part(&sim, 0.0, 20.0), 0.01);
+            let (sim, capacity) = surge(4, kinds, 20.0, seed);
+            // Slow ones are a tenth and do nearly all of the work: what is done in 19 s scatters by itself.
+            at_least("goodput", sim.goodput(11.0, 30.0) / capacity, 0.8);
+            goodput += sim.goodput(11.0, 30.0) / capacity;
+            at_most("p99 of the admitted, of that of a full service", sim.p99_ms(11.0, 30.0) / full, 2.0);
+        }
+    }
+    at_least("goodput in the mean", goodput / 6.0, 0.93);
+}
+
+#[test]
+fn who_is_signed_in_is_served_and_strangers_are_not_shut_out() {
+    let needs = |chance: &mut Chance| chance.exponential(5_000.0);
+    for seed in SEEDS {
+        let of = |signed_in, dear| Kind { part: 0.25, rank: Rank::new(signed_in, dear), needs };
+        let part = |sim: &Sim, number: usize| {
+            let of_kind = |outcome: &&super::sim::Outcome| outcome.kind == number;
+            let all = sim.of(12.0, 20.0).filter(of_kind).count();
+            sim.of(12.0, 20.0).filter(of_kind).filter(|outcome| outcome.served).count() as f64 / all as f64
+        };
+        let mut sim = adaptive(4, vec![of(true, false), of(true, true), of(false, false), of(false, true)], seed);
+        let capacity = sim.capacity();
+        sim.run(capacity * 0.5, 10.0);
+        // Each class alone has three quarters of the capacity.
+        sim.run(capacity * 3.0, 10.0);
+        at_least("signed in and cheap", part(&sim, 0), 0.85);
+        at_most("strangers", part(&sim, 3), 0.1);
+        at_least("strangers", part(&sim, 3), 0.005);
+    }
+}

@@ -1,0 +1,85 @@
+//! The samples of a while, and what they say together.
+
+use super::Micros;
+use super::baseline::as_f64;
+
+/// A window is closed with 16 samples or more, after 50 ms or more, and when the error of its mean is small against the tolerance; 256 samples or a second do in any
+/// case.
+const SAMPLES_MIN: u32 = 16;
+const SAMPLES_ENOUGH: u32 = 256;
+const WINDOW_MIN_US: Micros = 50_000;
+const WINDOW_ENOUGH_US: Micros = 1_000_000;
+const ERROR_SMALL: f64 = 0.15;
+/// A service with few requests closes it with four after two seconds.
+const SAMPLES_FEW: u32 = 4;
+const WINDOW_LONG_US: Micros = 2_000_000;
+/// A reduction teaches something when there are fewer requests in flight by this factor.
+const FEWER: f64 = 0.7;
+/// Of what a queue would give back (all of it: 1), this much has to come for the wait to have been one.
+const ELASTIC: f64 = 0.3;
+
+/// What a window showed: the mean distance from the usual, its standard error, and the mean number in flight.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) distance: f64,
+    pub(super) error: f64,
+    pub(super) together: f64,
+}
+
+impl Seen {
+    /// Did fewer requests at once take less time, as they would if they had waited for each other? `None`: they were not fewer.
+    pub(super) fn elastic(self, before: Self) -> Option<bool> {
+        let fewer = (before.together / self.together.max(1.0)).ln();
+        (fewer >= -FEWER.ln()).then(|| (before.distance - self.distance) / fewer >= ELASTIC)
+    }
+}
+
+/// The samples of a while.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    pub(super) began: Micros,
+    count: u32,
+    sum: f64,
+    squares: f64,
+    together: f64,
+    took: Micros,
+    pub(super) peak: usize,
+    /// Somebody waited or was refused.
+    pub(super) wanted: bool,
+}
+
+impl Window {
+    pub(super) fn beginning(began: Micros) -> Self {
+        Self { began, ..Self::default() }
+    }
+
+    /// A sample: its distance from the usual, its time, and how many were in flight when it ended.
+    pub(super) fn add(&mut self, distance: f64, took: Micros, in_flight: usize) {
+        self.count += 1;
+        self.sum += distance;
+        self.squares += distance * distance;
+        self.took += took;
+        self.together += as_f64(in_flight as u64);
+    }
+
+    pub(super) fn mean_time(&self) -> Micros {
+        self.took / u64::from(self.count.max(1))
+    }
+
+    /// What it showed so far.
+    pub(super) fn seen(&self) -> Seen {
+        let count = f64::from(self.count.max(1));
+        let distance = self.sum / count;
+        let variance = (self.squares / count - distance * distance).max(0.0);
+        Seen { distance, error: (variance / count).sqrt(), together: self.together / count }
+    }
+
+    /// Is it time to judge it?
+    pub(super) fn full(&self, now: Micros) -> bool {
+        let length = now.saturating_sub(self.began);
+        if self.count < SAMPLES_MIN {
+            return length >= WINDOW_LONG_US && self.count >= SAMPLES_FEW;
+        }
+        length >= WINDOW_MIN_US && (length >= WINDOW_ENOUGH_US || self.count >= SAMPLES_ENOUGH || self.seen().error <= ERROR_SMALL)
+    }
+}
