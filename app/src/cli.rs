@@ -1,6 +1,7 @@
 //! The command line. Without a command it serves.
 
 mod config;
+mod drill;
 mod import;
 mod jobs;
 mod keys;
@@ -66,6 +67,8 @@ enum Command {
         #[command(subcommand)]
         command: jobs::Command,
     },
+    /// Do to a service what incidents are made of, measure, and say whether it held
+    Drill(drill::Arguments),
     /// Print the OpenAPI document
     Openapi,
     /// Show every setting, its value and where it came from
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::Drill(arguments) => return drill::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Serve => with_settings(serve::run),
         Command::Migrate { status } => with_settings(|settings| on_the_side(settings, async move |settings| migrate(&settings, status).await)),

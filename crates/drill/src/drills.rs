@@ -1,0 +1,171 @@
+//! The drills, a file each, and what they share.
+
+mod payload;
+mod preflight;
+mod regex;
+mod slowloris;
+mod surge;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::client::{self, Answer};
+use crate::load::Load;
+use crate::outcome::{Line, Outcome, Plot, time};
+use crate::record::{Record, SLOT};
+use crate::target::{ADMIN, PASSWORD, Program, Running, Service};
+use crate::watch::Watch;
+use crate::{Name, Plan};
+
+/// How long a service is looked at before any harm is done.
+const CALM: Duration = Duration::from_secs(4);
+/// And afterwards.
+const AFTER: Duration = Duration::from_secs(3);
+/// Latencies below this are the machine's and not the service's: twice of nothing is nothing.
+const NOISE: Duration = Duration::from_millis(25);
+
+pub(crate) async fn on_our_own(name: Name, plan: &Plan) -> Result<Outcome, String> {
+    match name {
+        Name::Surge | Name::Payload | Name::Regex | Name::Preflight | Name::Slowloris => {
+            let program = Program::new(plan.binary.clone()).map_err(|error| error.to_string())?;
+            let service = program.start(&program.settings("one", &[("ALLOWED_ORIGINS", preflight::ALLOWED)])).await?;
+            let running = ours(&service).await?;
+            on_running(name, plan, &running).await
+        }
+        _ => Ok(Outcome::skipped("it is not written yet")),
+    }
+}
+
+pub(crate) async fn on_running(name: Name, plan: &Plan, running: &Running) -> Result<Outcome, String> {
+    let answer = client::ask(running.address, "GET", &running.reads, &[], b"").await.map_err(|error| format!("{}: {error}", running.reads))?;
+    if answer.status != 200 {
+        return Err(format!("{}: {}", running.reads, answer.status));
+    }
+    match name {
+        Name::Surge => surge::run(plan, running).await,
+        Name::Payload => payload::run(plan, running).await,
+        Name::Regex => regex::run(plan, running).await,
+        Name::Preflight => preflight::run(running).await,
+        Name::Slowloris => slowloris::run(plan, running).await,
+        _ => Ok(Outcome::skipped("it starts, stops or starves the service, and is not done to one that runs already")),
+    }
+}
+
+/// A service of our own as one to be drilled: with a product to read, and an editor's token to write.
+async fn ours(service: &Service) -> Result<Running, String> {
+    let token = sign_in(service.public, ADMIN).await?;
+    let bearer = format!("Bearer {token}");
+    let body = json!({"name": "Drilled", "description": "A product that everybody reads. ".repeat(30)}).to_string();
+    let made = client::ask(service.public, "POST", "/api/products", &[("authorization", &bearer)], body.as_bytes()).await.map_err(words)?;
+    let reads = made.field("location").ok_or_else(|| format!("no product: {}", said(&made)))?.to_owned();
+    Ok(Running {
+        service: "Mainstay".to_owned(),
+        address: service.public,
+        pid: Some(service.pid()),
+        reads,
+        works: "/api/products/search?q=".to_owned(),
+        posts: "/api/products".to_owned(),
+        searches: Some("/api/products/search?q=".to_owned()),
+        fields: vec![("authorization".to_owned(), bearer)],
+    })
+}
+
+/// Signs in; the access token.
+async fn sign_in(address: SocketAddr, email: &str) -> Result<String, String> {
+    let body = json!({"email": email, "password": PASSWORD}).to_string();
+    let answer = client::ask(address, "POST", "/api/auth/login", &[], body.as_bytes()).await.map_err(words)?;
+    let token = answer.json()["data"]["access_token"].as_str().map(str::to_owned);
+    token.ok_or_else(|| format!("no sign-in: {}", said(&answer)))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
+fn words(error: io::Error) -> String {
+    error.to_string()
+}
+
+fn said(answer: &Answer) -> String {
+    format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>())
+}
+
+/// A few honest readers at an unhurried pace: what others notice.
+fn bystanders(running: &Running) -> Load {
+    let request = client::request("GET", &running.reads, &[], b"");
+    Load::of(running.address, request, 4).at_rate(100.0)
+}
+
+/// What bystanders noticed of a harm between these moments, against the calm before it: figures that decide, and a plot.
+fn noticed(outcome: &mut Outcome, record: &Record, harm: (Duration, Duration), factor: u32) {
+    let (calm, under) = (record.between(Duration::ZERO, harm.0), record.between(harm.0, harm.1));
+    let (before, meanwhile) = (calm.p99(), under.p99());
+    let most = before.map_or(NOISE, |before| (before * factor).max(NOISE));
+    outcome.note("others, in the calm: 99th percentile", time(before));
+    let holds = meanwhile.is_some_and(|meanwhile| meanwhile <= most);
+    outcome.want("others, meanwhile: 99th percentile", time(meanwhile), format!("at most {}", time(Some(most))), holds);
+    let all = record.all().sum;
+    let lost = all.failed + all.refused;
+    let share = 1_000 * lost <= all.served.count();
+    outcome.want("others: requests that were not served", format!("{lost} of {}", all.served.count() + lost), "at most 1 in 1,000", share);
+    if let Some(failure) = &record.failure {
+        outcome.note("others: the first failure", failure);
+    }
+    outcome.plots.push(latencies("others: latency of reads, ms", &[("", record)], harm));
+}
+
+/// Latencies over time: the median and the 99th percentile of each half second.
+fn latencies(title: &str, records: &[(&str, &Record)], harm: (Duration, Duration)) -> Plot {
+    let mut lines = Vec::new();
+    for (name, record) in records {
+        for (share, word) in [(0.5, "median"), (0.99, "99th percentile")] {
+            let points = halves(record).filter_map(|(at, half)| Some((at, half.sum.served.quantile(share)?.as_secs_f64() * 1e3))).collect();
+            lines.push(Line { name: format!("{name} {word}").trim().to_owned(), points });
+        }
+    }
+    Plot { title: title.to_owned(), lines, logarithmic: true, harm: vec![seconds(harm)] }
+}
+
+/// What was served, refused and failed over time, a second.
+fn rates(title: &str, record: &Record, harm: (Duration, Duration)) -> Plot {
+    #[allow(clippy::cast_precision_loss)] // Counts of half a second.
+    let line = |name: &str, count: fn(&crate::record::Slot) -> u64| Line {
+        name: name.to_owned(),
+        points: halves(record).map(|(at, half)| (at, count(&half.sum) as f64 * 2.0)).collect(),
+    };
+    let lines = vec![
+        line("served", |slot| slot.served.count()),
+        line("refused, told when to come back", |slot| slot.refused),
+        line("failed", |slot| slot.failed),
+    ];
+    Plot { title: title.to_owned(), lines, logarithmic: false, harm: vec![seconds(harm)] }
+}
+
+fn halves(record: &Record) -> impl Iterator<Item = (f64, crate::record::Stretch)> {
+    let half = SLOT * 5;
+    let count = u32::try_from(record.slots.len() / 5).unwrap_or(0);
+    (0..count).map(move |number| ((half * number).as_secs_f64(), record.between(half * number, half * (number + 1))))
+}
+
+fn seconds((from, to): (Duration, Duration)) -> (f64, f64) {
+    (from.as_secs_f64(), to.as_secs_f64())
+}
+
+/// The memory of the service under the harm: a figure that decides, and a plot.
+fn memory(outcome: &mut Outcome, watch: Option<&Watch>, harm: (Duration, Duration), most_mib: f64) {
+    let Some(watch) = watch else { return };
+    let (most, before) = watch.most_mib(harm.0);
+    let grown = most - before;
+    outcome.want(
+        "memory: more than in the calm",
+        format!("{grown:.0} MiB over {before:.0}"),
+        format!("at most {most_mib:.0} MiB"),
+        grown <= most_mib,
+    );
+    let line = Line { name: "resident".to_owned(), points: watch.memory() };
+    outcome.plots.push(Plot { title: "memory, MiB".to_owned(), lines: vec![line], logarithmic: false, harm: vec![seconds(harm)] });
+}
+
+fn watch(running: &Running, begun: Instant) -> Option<Watch> {
+    running.pid.map(|pid| Watch::new(pid, begun))
+}

@@ -1,0 +1,155 @@
+//! Connections that hold what they were given and give nothing: heads and bodies a byte at a time, and answers that nobody reads.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{AFTER, CALM, bystanders, memory, noticed, watch};
+use crate::Plan;
+use crate::client::Connection;
+use crate::outcome::{Line, Outcome, Plot};
+use crate::target::Running;
+
+const CONNECTIONS: usize = 5_000;
+/// Beyond this nobody holds a connection by being slow.
+const SHED: Duration = Duration::from_secs(35);
+/// A busy machine, and what a client notices late.
+const LATE: Duration = Duration::from_secs(5);
+const BYTE_EVERY: Duration = Duration::from_secs(3);
+/// Each connection may cost the service this, with what the kernel does not count as its own.
+const KIB_EACH: f64 = 40.0;
+/// Beside that.
+const MEMORY_MIB: f64 = 64.0;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Silent,
+    Head,
+    Body,
+    Reader,
+}
+
+const KINDS: [Kind; 4] = [Kind::Silent, Kind::Head, Kind::Body, Kind::Reader];
+
+/// Begins to be slow, and says when the connection ended: `None` if it stood at `until`.
+async fn hold(running: &Running, number: usize, until: Instant) -> std::io::Result<(Kind, Option<Duration>)> {
+    let kind = KINDS[number % KINDS.len()];
+    // Each from an address of its own net: a cap for each address is not what is tried here.
+    let from = IpAddr::V4(Ipv4Addr::new(127, 0, u8::try_from(1 + number / 250 % 200).unwrap_or(1), u8::try_from(1 + number % 250).unwrap_or(1)));
+    let mut stream = Connection::open(running.address, Some(from)).await?.into_stream();
+    let begun = Instant::now();
+    let head = format!(
+        "{} HTTP/1.1\r\nhost: localhost\r\n",
+        match kind {
+            Kind::Body => format!("POST {}", running.posts),
+            _ => format!("GET {}", running.reads),
+        }
+    );
+    let fields: String = running.fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let beginning = match kind {
+        Kind::Silent => String::new(),
+        Kind::Head => head + "x-slow: ",
+        Kind::Body => head + &fields + "content-type: application/json\r\ncontent-length: 100000\r\n\r\n{",
+        // More answers than the kernels hold between us, and none is read.
+        Kind::Reader => (head + "\r\n").repeat(400),
+    };
+    stream.write_all(beginning.as_bytes()).await?;
+    loop {
+        if Instant::now() >= until {
+            return Ok((kind, None));
+        }
+        match kind {
+            Kind::Silent => {
+                if timeout(BYTE_EVERY, ended(&mut stream)).await.is_ok() {
+                    return Ok((kind, Some(begun.elapsed())));
+                }
+            }
+            Kind::Head | Kind::Body => {
+                if timeout(BYTE_EVERY, ended(&mut stream)).await.is_ok() || stream.write_all(b"a").await.is_err() {
+                    return Ok((kind, Some(begun.elapsed())));
+                }
+            }
+            Kind::Reader => {
+                tokio::time::sleep(BYTE_EVERY).await;
+                // Asking the socket takes nothing out of it: it says whether the other side is still there.
+                if stream.take_error()?.is_some() || stream.write_all(b"\r\n").await.is_err() {
+                    return Ok((kind, Some(begun.elapsed())));
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the end of the connection; an answer before it is read.
+async fn ended(stream: &mut TcpStream) {
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+pub(super) async fn run(plan: &Plan, running: &Running) -> Result<Outcome, String> {
+    let wanted = plan.number(CONNECTIONS);
+    // Both ends of a connection have a descriptor, each in its own process.
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let begun = Instant::now();
+    let harm = (CALM, CALM + SHED + LATE);
+    let watch = watch(running, begun);
+    let bystanding = tokio::spawn({
+        let (load, until) = (bystanders(running), begun + harm.1 + AFTER);
+        async move { load.run(begun, until).await }
+    });
+    tokio::time::sleep_until((begun + harm.0).into()).await;
+    let until = begun + harm.1;
+    let slow = (0..wanted).map(|number| {
+        let running = running.clone();
+        tokio::spawn(async move {
+            // Not all in one moment: a queue of connections that overflows tries the kernel.
+            tokio::time::sleep(Duration::from_millis(number as u64 / 4)).await;
+            (Instant::now(), hold(&running, number, until).await)
+        })
+    });
+    let (mut opened, mut refused, mut held) = (0, 0, Vec::new());
+    let mut ends: Vec<f64> = Vec::new();
+    for connection in join_all(slow.collect::<Vec<_>>()).await {
+        let (at, outcome) = connection.map_err(|error| error.to_string())?;
+        match outcome {
+            Ok((kind, ended)) => {
+                opened += 1;
+                match ended {
+                    Some(lasted) => ends.push((at - begun + lasted).as_secs_f64()),
+                    None => held.push(kind),
+                }
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    let record = bystanding.await.map_err(|error| error.to_string())?;
+    let mut outcome = Outcome::default();
+    outcome.want("slow connections", format!("{opened} of {wanted}"), "most of them could be opened", opened * 10 >= wanted * 9);
+    if refused > 0 {
+        outcome.note("refused or reset at once", refused);
+    }
+    let mut still: Vec<String> = KINDS
+        .iter()
+        .map(|kind| (kind, held.iter().filter(|held| *held == kind).count()))
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {kind:?}"))
+        .collect();
+    if still.is_empty() {
+        still.push("none".to_owned());
+    }
+    outcome.want(format!("still there after {} s", (SHED + LATE).as_secs()), still.join(", ").to_lowercase(), "none", held.is_empty());
+    noticed(&mut outcome, &record, harm, 2);
+    memory(&mut outcome, watch.as_ref(), harm, MEMORY_MIB + wanted as f64 * KIB_EACH / 1024.0);
+    ends.sort_by(f64::total_cmp);
+    let ends = ends.iter().enumerate().map(|(number, at)| (*at, (opened - number - 1) as f64));
+    let points = [(harm.0.as_secs_f64(), f64::from(u32::try_from(opened).unwrap_or(u32::MAX)))].into_iter().chain(ends).collect();
+    let line = Line { name: "slow connections".to_owned(), points };
+    outcome.plots.push(Plot { title: "connections that are held".to_owned(), lines: vec![line], logarithmic: false, harm: Vec::new() });
+    Ok(outcome)
+}

@@ -1,0 +1,115 @@
+//! Load: clients that ask as fast as they are answered, or at a pace of their own whatever the answers do.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::client::{Answer, Connection};
+use crate::record::{End, Record};
+
+/// Who asks what, how often.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    /// Where.
+    pub(crate) address: SocketAddr,
+    /// From which local address, if not the usual one.
+    pub(crate) from: Option<IpAddr>,
+    /// What, in turn.
+    pub(crate) requests: Arc<[Vec<u8>]>,
+    /// The status of an answer that is as it should be.
+    pub(crate) served: u16,
+    /// Connections.
+    pub(crate) clients: usize,
+    /// Requests a second of all of them together; without one, each asks again as soon as it is answered.
+    pub(crate) rate: Option<f64>,
+}
+
+impl Load {
+    /// Asks for one thing, by so many clients.
+    pub(crate) fn of(address: SocketAddr, request: Vec<u8>, clients: usize) -> Self {
+        Self { address, from: None, requests: [request].into(), served: 200, clients, rate: None }
+    }
+
+    /// Asks at this pace. A request is due at its own moment: one that waits for the answer before it is late, and that is measured (no coordinated omission).
+    #[must_use]
+    pub(crate) fn at_rate(mut self, rate: f64) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// Asks from now on until `until`. What was measured, in slots from `begun` on.
+    pub(crate) async fn run(&self, begun: Instant, until: Instant) -> Record {
+        let clients = (0..self.clients).map(|number| tokio::spawn(one(self.clone(), number, begun, until)));
+        let mut record = Record::new(begun);
+        for client in join_all(clients.collect::<Vec<_>>()).await {
+            match client {
+                Ok(seen) => record.merge(seen),
+                Err(panic) => record.failure = Some(panic.to_string()),
+            }
+        }
+        record
+    }
+}
+
+async fn one(load: Load, number: usize, begun: Instant, until: Instant) -> Record {
+    let mut record = Record::new(begun);
+    let mut connection: Option<Connection> = None;
+    #[allow(clippy::cast_precision_loss)] // Some thousand clients.
+    let pace = load.rate.map(|rate| Duration::from_secs_f64(load.clients as f64 / rate));
+    let start = Instant::now();
+    // Not all at once.
+    let first = pace.map_or(start, |pace| start + pace.mul_f64(number as f64 / load.clients as f64));
+    for turn in 0_u32.. {
+        let due = match pace {
+            Some(pace) => {
+                let due = first + pace * turn;
+                tokio::time::sleep_until(due.min(until).into()).await;
+                due
+            }
+            None => Instant::now(),
+        };
+        if due >= until {
+            break;
+        }
+        let request = &load.requests[(number + turn as usize) % load.requests.len()];
+        let answer = match &mut connection {
+            Some(connection) => connection.ask(request).await,
+            none => match Connection::open(load.address, load.from).await {
+                Ok(opened) => none.insert(opened).ask(request).await,
+                Err(error) => Err(error),
+            },
+        };
+        let now = Instant::now();
+        let end = match &answer {
+            Ok(answer) => end_of(&load, answer),
+            Err(_) => End::Failed,
+        };
+        if end == End::Failed && record.failure.is_none() {
+            record.failure = Some(match &answer {
+                Ok(answer) => format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body).chars().take(200).collect::<String>()),
+                Err(error) => error.to_string(),
+            });
+        }
+        record.note(due, now, end);
+        if answer.is_err() && pace.is_none() {
+            // Nobody is there: a client without a pause would only heat the room.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if !answer.is_ok_and(|answer| !answer.closes()) {
+            connection = None;
+        }
+    }
+    record
+}
+
+fn end_of(load: &Load, answer: &Answer) -> End {
+    if answer.status == load.served {
+        End::Served
+    } else if answer.refuses() {
+        End::Refused
+    } else {
+        End::Failed
+    }
+}

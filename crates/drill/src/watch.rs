@@ -1,0 +1,62 @@
+//! The memory of a process, looked at from outside.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A process that is watched until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    seen: Arc<Mutex<Vec<(f64, f64)>>>,
+    task: AbortHandle,
+}
+
+impl Watch {
+    /// Begins to look.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub(crate) fn new(pid: u32, begun: Instant) -> Self {
+        let seen: Arc<Mutex<Vec<(f64, f64)>>> = Arc::default();
+        let kept = seen.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                if let Some(mib) = memory_mib(pid) {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed().as_secs_f64(), mib));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        Self { seen, task: task.abort_handle() }
+    }
+
+    /// Resident memory in MiB, by seconds after the beginning.
+    pub(crate) fn memory(&self) -> Vec<(f64, f64)> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The most that was seen, and the most before this moment.
+    pub(crate) fn most_mib(&self, before: Duration) -> (f64, f64) {
+        let memory = self.memory();
+        let most = |until: f64| memory.iter().filter(|(at, _)| *at <= until).map(|(_, mib)| *mib).fold(0.0, f64::max);
+        (most(f64::MAX), most(before.as_secs_f64()))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Resident memory now (`VmRSS` of proc(5)).
+fn memory_mib(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
