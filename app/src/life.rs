@@ -147,9 +147,12 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
         Dialect::Postgres => settings.stack.cache_max_age,
         Dialect::Sqlite => settings.stack.cache_max_age.min(KEPT_UNTOLD),
     };
-    let cache = Cache::new(settings.stack.cache_size.0, kept);
+    let cache = Cache::new(settings.stack.cache_size.0, kept, settings.stack.cache_stale_max);
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone(), cache.clone()).await?;
     let redis = open_redis(&settings).await?;
+    if let Some(redis) = redis.clone() {
+        cache.share(redis, settings.stack.instances);
+    }
     let app = App::new(
         settings.clone(),
         Stores { database: database.clone(), redis, cache, search },

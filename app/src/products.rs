@@ -165,8 +165,8 @@ fn not_found() -> Error {
 /// Lists products.
 ///
 /// By page, filtered and sorted: `meta.next_cursor` and the `Link` header lead to the next page.
-#[utoipa::path(get, path = "/api/products", tag = "products", operation_id = "listProducts", params(ListParams), security(()),
-    responses((status = 200, description = "A page of products", body = Page<Product, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"))), (status = 404, description = "cursor_not_found")))]
+#[utoipa::path(get, path = "/api/products", tag = "products", operation_id = "listProducts", params(ListParams, ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has", max_length = 8000, pattern = r"^[\x20-\x7e]*$", nullable = false, example = "\"oV5qX7LRT6f0yHN-GxGMwQ\"")), security(()),
+    responses((status = 200, description = "A page of products", body = Page<Product, PageMeta>, headers(("Link" = String, description = "The next page, if there is one: `<...>; rel=\"next\"`"), ("ETag" = String, description = "Names these bytes; another coding has another one"))), (status = 304, description = "The client has this page already"), (status = 404, description = "cursor_not_found")))]
 async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>) -> Result<Response> {
     let listing = Listing::parse(params)?;
     let make = async || {
@@ -183,8 +183,8 @@ async fn list(State(app): State<App>, uri: Uri, Query(params): Query<ListParams>
 /// Shows a product.
 ///
 /// What the product lacks is absent.
-#[utoipa::path(get, path = "/api/products/{id}", tag = "products", operation_id = "showProduct", params(("id" = Uuid, Path, description = "The product")), security(()),
-    responses((status = 200, description = "The product", body = Envelope<Product>), (status = 404, description = "product_not_found")))]
+#[utoipa::path(get, path = "/api/products/{id}", tag = "products", operation_id = "showProduct", params(("id" = Uuid, Path, description = "The product"), ("If-None-Match" = Option<String>, Header, description = "Entity tags of what the client has", max_length = 8000, pattern = r"^[\x20-\x7e]*$", nullable = false, example = "\"oV5qX7LRT6f0yHN-GxGMwQ\"")), security(()),
+    responses((status = 200, description = "The product", body = Envelope<Product>, headers(("ETag" = String, description = "Names these bytes; another coding has another one"))), (status = 304, description = "The client has it already"), (status = 404, description = "product_not_found")))]
 async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> Result<Response> {
     let make = async || {
         let product = sql::find(&mut *app.read_to_keep().await?, id).await?;

@@ -35,10 +35,10 @@ pub const CONTENT: [&str; 14] = [
 
 /// What changed in the change log (`migrations/postgres/0002_products.sql`) since a snapshot, in the words of the cache, and the snapshot of now. The log has
 /// one row for a product, so it is never long; of more than a thousand at once it is only said that there were some.
-pub const CHANGES: &str = "SELECT pg_current_snapshot()::text, \
-    (SELECT CASE WHEN count(*) > 1000 THEN 'products' ELSE 'products/' || string_agg(product_id::text, ',') END FROM \
-        (SELECT product_id FROM product_changes WHERE xact >= pg_snapshot_xmin($1::text::pg_snapshot)::text::bigint \
-         AND NOT pg_visible_in_snapshot(xact::text::xid8, $1::text::pg_snapshot) LIMIT 1001) AS changed)";
+pub const CHANGES: &str = "SELECT pg_current_snapshot()::text, subject, newest FROM \
+    (SELECT CASE WHEN count(*) > 1000 THEN 'products' ELSE 'products/' || string_agg(product_id::text, ',') END AS subject, max(xact) AS newest FROM \
+        (SELECT product_id, xact FROM product_changes WHERE xact >= pg_snapshot_xmin($1::text::pg_snapshot)::text::bigint \
+         AND NOT pg_visible_in_snapshot(xact::text::xid8, $1::text::pg_snapshot) LIMIT 1001) AS changed) AS said";
 
 /// A row of [`COLUMNS`] as a product.
 pub fn product(row: &Row) -> Result<Product> {

@@ -1,6 +1,7 @@
 //! Hot reads come from memory, and no write is ever read back as it was before.
 
 mod instances;
+mod shared;
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -19,6 +20,7 @@ use crate::ground::{Ground, Service, within};
 on_both! {
     what_was_read_once_is_answered_without_the_database
     every_caller_reads_the_same
+    who_has_it_already_is_told_so
     every_coding_is_the_same_product_and_head_says_what_get_says
     sixty_four_readers_of_one_product_cost_one_query
     no_reader_gets_what_was_before_a_write_that_was_answered
@@ -106,6 +108,54 @@ async fn every_caller_reads_the_same(ground: Arc<Ground>) {
         }
         assert_eq!(bodies.len(), 1);
     }
+}
+
+async fn who_has_it_already_is_told_so(ground: Arc<Ground>) {
+    let service = ground.start(&[]).await;
+    let uncached = ground.start(&[("DATA_DIR", &ground.file("uncached").display().to_string()), ("CACHE_SIZE", "0")]).await;
+    let (editor, path) = product(&service).await;
+    let ask = async |client: &Client, method: &str, path: &str, known: &str, coding: &str| {
+        let fields = [("if-none-match", known), ("accept-encoding", coding)];
+        client.ask(method, path, &fields, b"").await
+    };
+    for path in [path.as_str(), "/api/products?limit=2&sort=-created_at"] {
+        let mut tags = HashSet::new();
+        for coding in ["identity", "zstd", "br", "gzip"] {
+            let mut same = HashSet::new();
+            for client in [&service.stranger(), &editor, &uncached.stranger()] {
+                let whole = ask(client, "GET", path, "\"other\", W/\"another\"", coding).await.expect(200);
+                let tag = whole.header("etag").unwrap().to_owned();
+                assert!(tag.starts_with('"') && tag.ends_with('"'), "{tag}: strong");
+                assert_eq!((whole.header("cache-control"), whole.header("vary").is_some()), (Some("public, no-cache"), true));
+                let listed = format!("\"other\",W/{tag}");
+                for (method, known) in [("GET", tag.as_str()), ("HEAD", &tag), ("GET", &listed), ("GET", "*")] {
+                    let same = ask(client, method, path, known, coding).await.expect(304);
+                    assert_eq!((same.header("etag"), same.text()), (Some(tag.as_str()), String::new()), "{coding} {method} {known}");
+                    for absent in ["content-length", "content-encoding", "content-type", "link"] {
+                        assert_eq!(same.header(absent), None, "{coding} {method} {known}: {absent}");
+                    }
+                    assert!(same.header("vary").unwrap().contains("accept-encoding") && same.header("x-request-id").is_some());
+                }
+                same.insert(tag);
+            }
+            assert_eq!(same.len(), 1, "{coding}: the same bytes on every instance, kept or not");
+            tags.extend(same);
+        }
+        assert_eq!(tags.len(), 4, "{tags:?}: each coding has its own");
+        let tag = service.stranger().get(path).await.expect(200).header("etag").unwrap().to_owned();
+        editor.patch(&format!("/api/products/{}", product_id(path, &service).await), &json!({"name": format!("Other {path}")})).await.expect(200);
+        let changed = ask(&service.stranger(), "GET", path, &tag, "identity").await.expect(200);
+        assert_ne!(changed.header("etag"), Some(tag.as_str()));
+    }
+    // Who writes is not asked what he has.
+    ask(&editor, "DELETE", &path, "*", "identity").await.expect(204);
+    ask(&editor, "GET", &path, "*", "identity").await.expect(404);
+}
+
+/// The product of this path, or the first of this list.
+async fn product_id(path: &str, service: &Service) -> String {
+    let data = service.stranger().get(path).await.expect(200).data();
+    data.get(0).unwrap_or(&data)["id"].as_str().unwrap().to_owned()
 }
 
 async fn every_coding_is_the_same_product_and_head_says_what_get_says(ground: Arc<Ground>) {

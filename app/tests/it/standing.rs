@@ -129,18 +129,19 @@ async fn an_instance_behind_a_silent_connection_believes_nothing_for_long(ground
 }
 
 /// Two instances over one database, of which the other reaches it through a network that can fail.
-pub(crate) async fn one_behind_a_proxy(ground: &Ground) -> (Service, Service, FaultProxy) {
+pub(crate) async fn one_behind_a_proxy(ground: &Ground, pairs: &[(&str, &str)]) -> (Service, Service, FaultProxy) {
     let proxy = FaultProxy::start(server_address()).await.unwrap();
     let url = ground.url.replacen(&server_address().to_string(), &proxy.address().to_string(), 1);
     let folder = ground.file("other").display().to_string();
     let one = ground.start(&[]).await;
-    let other = ground.start(&[("DATA_DIR", &folder), ("DATABASE_URL", &url), ("REQUEST_TIMEOUT", "1s"), ("DB_ACQUIRE_TIMEOUT", "1s")]).await;
+    let own = [("DATA_DIR", folder.as_str()), ("DATABASE_URL", url.as_str()), ("REQUEST_TIMEOUT", "1s"), ("DB_ACQUIRE_TIMEOUT", "1s")];
+    let other = ground.start(&[&own, pairs].concat()).await;
     hears(&other).await;
     (one, other, proxy)
 }
 
 async fn cut_off(ground: Arc<Ground>, fault: Fault) {
-    let (one, other, proxy) = one_behind_a_proxy(&ground).await;
+    let (one, other, proxy) = one_behind_a_proxy(&ground, &[]).await;
     let account = one.account(Role::User).await;
     let there = other.stranger().with_token(account.client.token());
     // Without a database: an id that is none is refused after the caller is known.

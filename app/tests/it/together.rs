@@ -27,12 +27,12 @@ mod only {
 
 const RECOVERY: Duration = Duration::from_secs(10);
 
-fn redis_url() -> String {
+pub(crate) fn redis_url() -> String {
     std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names a Redis; scripts/test starts one")
 }
 
 /// Some instances over one database and the Redis at this address, in which this test has names of its own.
-async fn instances(ground: &Ground, count: usize, url: &str, pairs: &[(&str, &str)]) -> Vec<Service> {
+pub(crate) async fn instances(ground: &Ground, count: usize, url: &str, pairs: &[(&str, &str)]) -> Vec<Service> {
     let mut services = Vec::new();
     for number in 0..count {
         let folder = ground.file(&format!("instance-{number}")).display().to_string();
@@ -46,7 +46,7 @@ async fn instances(ground: &Ground, count: usize, url: &str, pairs: &[(&str, &st
 }
 
 async fn of_many_requests_to_three_instances_exactly_the_quota_passes_whatever_address_they_claim(ground: Arc<Ground>) {
-    const REQUESTS: usize = 3_000;
+    const REQUESTS: usize = 10_000;
     let services = instances(&ground, 3, &redis_url(), &[("RATE_LIMIT_MAX", "100")]).await;
     let mut asking = tokio::task::JoinSet::new();
     for client in 0..48 {

@@ -12,27 +12,33 @@
 //!
 //! What other instances change is read from a log in the database ([`News::read`]): `<kind>/<id>,<id>` for some things of a kind, `<kind>` for any number of
 //! them. What is read to make an answer must be as new as the log: a replica that is behind would be kept behind.
-//! A second tier that instances share would be asked in [`Cache::answer`], between the memory and the work; `shelf::Making` is what keeps it right.
+//! Instances that [share](Cache::share) a Redis ask there before they make an answer (`tier.rs`, `position.rs`). What is read often is made anew before it
+//! ends. When the database cannot be asked, what it said last is given for a while, and says so ([`Cache::stale`]).
 
 mod generations;
 mod output;
+mod position;
 mod shelf;
+mod tier;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
+use http::StatusCode;
 use uuid::Uuid;
 
 use crate::context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::news::{Memory, News};
+use crate::redis::Redis;
 use crate::stack::compress;
 
 use generations::Generations;
-use shelf::{Found, Making, Outcome, Shelf};
+use shelf::{Found, Kept, Making, Outcome, Shelf};
+use tier::{Asked, Tier};
 
 pub use generations::{Kind, Subject};
 pub use output::Output;
@@ -110,7 +116,12 @@ struct Inner {
     generations: Arc<Generations>,
     /// None if it is switched off.
     shelf: Option<Shelf>,
+    /// What instances share.
+    tier: OnceLock<Tier>,
 }
+
+/// Who has an answer that may be old waits for a better one as long as this. A database that takes longer is away.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,10 +132,24 @@ impl fmt::Debug for Cache {
 impl Cache {
     /// Keeps up to `bytes` of answers, none of them longer than `kept`; 0 bytes switch it off. Until it [follows](Self::follow) the news of others, all
     /// changes are those of this process.
-    pub fn new(bytes: usize, kept: Duration) -> Self {
+    ///
+    /// When the database cannot be asked, or takes longer than 250 ms while it tells no news, an answer is given that was good at most `stale` ago, if nothing is
+    /// known to have changed since; with 0 none is.
+    pub fn new(bytes: usize, kept: Duration, stale: Duration) -> Self {
         let generations = Arc::new(Generations::new(Instant::now()));
-        let shelf = (bytes > 0).then(|| Shelf::new(bytes as u64, kept, generations.clone()));
-        Self(Arc::new(Inner { generations, shelf }))
+        let shelf = (bytes > 0).then(|| Shelf::new(bytes as u64, kept, stale, generations.clone()));
+        Self(Arc::new(Inner { generations, shelf, tier: OnceLock::new() }))
+    }
+
+    /// Shares answers with the other instances of this build that share this Redis, from the time on that it [follows](Self::follow) their news. There are
+    /// `instances` of them, and all of them together keep there what one may keep in memory.
+    pub fn share(&self, redis: Redis, instances: u32) {
+        if let Some(shelf) = &self.0.shelf {
+            match Tier::new(redis, shelf.capacity() / u64::from(instances.max(1)), shelf.life_max) {
+                Some(tier) => drop(self.0.tier.set(tier)),
+                None => tracing::warn!("the program's own file cannot be read; its answers are not shared with other instances"),
+            }
+        }
     }
 
     /// Hears of what others change, from [`News::listen`] on; the statement `log` reads it ([`News::read`]).
@@ -143,36 +168,91 @@ impl Cache {
     where
         F: Future<Output = Result<Option<Output>>>,
     {
-        let Some(shelf) = &self.0.shelf else { return Ok(make().await?.map(|output| output.respond(None))) };
+        let request = context::current();
+        let request = request.as_deref();
+        let coding = request.and_then(compress::wished);
+        let Some(shelf) = &self.0.shelf else { return Ok(make().await?.map(|output| output.respond(coding, request))) };
+        let given = |key: Key, kept: &Arc<Kept>| Ok(shelf.respond(key, kept, coding, request));
+        let stale = |key: Key, kept: &Arc<Kept>| Ok(shelf.respond_stale(key, kept, coding, request, Instant::now()));
         loop {
-            match shelf.find(&key, subject, Instant::now()) {
-                Found::Kept(kept) => return Ok(shelf.respond(key, &kept, wished())),
+            let now = Instant::now();
+            let (making, instead) = match shelf.find(&key, subject, now) {
+                Found::Kept(kept) => return given(key, &kept),
+                Found::Stale(kept) => return stale(key, &kept),
                 Found::Coming(mut coming) => {
                     let outcome = coming.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
                     match outcome {
-                        Some(Outcome::Made(kept)) => return Ok(shelf.respond(key, &kept, wished())),
-                        Some(Outcome::Failed(error)) => return Err(error.twin()),
+                        Some(Outcome::Made(kept)) => return given(key, &kept),
+                        Some(Outcome::Failed(error)) => match shelf.stand_in(&key, Instant::now()).filter(|_| is_away(&error)) {
+                            Some(kept) => return stale(key, &kept),
+                            None => return Err(error.twin()),
+                        },
                         // Who made it left: somebody else does, perhaps this one.
-                        None => {}
+                        None => continue,
                     }
                 }
-                Found::Nothing(making) => return Self::make(shelf, policy, making, make()).await,
-            }
+                Found::Early(kept, making) => (making, Some((kept, true))),
+                Found::Nothing(making) => (making, shelf.stand_in(&key, now).map(|kept| (kept, false))),
+            };
+            let good = matches!(instead, Some((_, true)));
+            let making = self.make(shelf, policy, making, good, make());
+            let Some((kept, _)) = instead else {
+                let (key, kept) = making.await?;
+                return given(key, &kept);
+            };
+            return match tokio::time::timeout(PATIENCE, making).await {
+                Ok(Ok((key, kept))) => given(key, &kept),
+                Ok(Err(error)) if !good && !is_away(&error) => Err(error),
+                _ if good => given(key, &kept),
+                _ => {
+                    shelf.note_away(Instant::now());
+                    stale(key, &kept)
+                }
+            };
         }
     }
 
+    /// Makes an answer, or takes the one that another instance made.
     async fn make(
+        &self,
         shelf: &Shelf,
         policy: &Policy,
         making: Making<'_>,
+        early: bool,
         made: impl Future<Output = Result<Option<Output>>>,
-    ) -> Result<Option<Response>> {
+    ) -> Result<(Key, Arc<Kept>)> {
+        let tier = self.0.tier.get().zip(making.needed);
+        let name = if tier.is_some() { tier::name() } else { String::new() };
+        if let Some((tier, needed)) = tier {
+            let mut waits = tier::WAITS.iter();
+            // One that is to be made before it ends is not the other instances' of the same age: the ends of those differ by a fifth.
+            let least = if early { shelf.life(policy) / 4 } else { Duration::ZERO };
+            loop {
+                match tier.ask(making.key(), needed, least, &name).await {
+                    Some(Asked::There(shared)) => return Ok(making.found(shared.output, shared.took, shared.left)),
+                    Some(Asked::Coming) => {}
+                    Some(Asked::Make) | None => break,
+                }
+                let Some(wait) = waits.next() else { break };
+                tokio::time::sleep(*wait).await;
+            }
+        }
+        let begun = Instant::now();
         match made.await {
             Ok(output) => {
-                let (key, kept) = making.made(policy, output);
-                Ok(shelf.respond(key, &kept, wished()))
+                shelf.note_there();
+                let (now, reaches) = (Instant::now(), making.reaches(Instant::now()));
+                let took = now - begun;
+                let (key, kept) = making.made(policy, output, took);
+                if let (Some((tier, _)), Some(position)) = (tier, reaches) {
+                    tier.put(&key, position, kept.output.as_ref(), took, kept.left(now), &name);
+                }
+                Ok((key, kept))
             }
             Err(error) => {
+                if is_away(&error) {
+                    shelf.note_away(Instant::now());
+                }
                 making.failed(error.twin());
                 Err(error)
             }
@@ -201,6 +281,9 @@ impl Cache {
         metrics::counter!("mainstay_cache_hits_total").absolute(counts.hits);
         metrics::counter!("mainstay_cache_misses_total").absolute(counts.misses);
         metrics::counter!("mainstay_cache_waits_total").absolute(counts.waits);
+        metrics::counter!("mainstay_cache_early_total").absolute(counts.early);
+        metrics::counter!("mainstay_cache_stale_total").absolute(counts.stale);
+        metrics::counter!("mainstay_cache_shared_total").absolute(counts.shared);
         metrics::counter!("mainstay_cache_invalidations_total").absolute(self.0.generations.changes());
         #[allow(clippy::cast_precision_loss)] // Exact up to 2^53 bytes.
         {
@@ -208,6 +291,11 @@ impl Cache {
             metrics::gauge!("mainstay_cache_bytes").set(counts.bytes as f64);
         }
     }
+}
+
+/// Could the database not be asked, or not in time?
+fn is_away(error: &Error) -> bool {
+    matches!(error.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
 }
 
 /// What the cache has done, and what it holds.
@@ -219,15 +307,16 @@ pub struct Counts {
     pub misses: u64,
     /// Requests that waited for another one's.
     pub waits: u64,
+    /// Of the answers that were there, those that were made anew before they ended.
+    pub early: u64,
+    /// Answers that were given although they may have been old.
+    pub stale: u64,
+    /// Of the answers that had to be made, those that another instance had made.
+    pub shared: u64,
     /// Answers kept now.
     pub entries: u64,
     /// Their bytes, with what it takes to keep them.
     pub bytes: u64,
-}
-
-/// The coding that the current request would get.
-fn wished() -> Option<compress::Coding> {
-    context::current().and_then(|context| compress::wished(&context))
 }
 
 #[cfg(test)]

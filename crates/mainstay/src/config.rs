@@ -95,6 +95,8 @@ pub struct Settings {
     pub redis_timeout: Duration,
     pub cache_size: ByteSize,
     pub cache_max_age: Duration,
+    /// How long an answer is given that was good, when the database cannot be asked for a newer one.
+    pub cache_stale_max: Duration,
     pub token_keys: TokenKeys,
     pub jwt_expiry: Duration,
     pub jwt_issuer: String,
@@ -150,6 +152,7 @@ impl Settings {
             redis_timeout: reader.read(Knob::new("REDIS_TIMEOUT", "Longest wait for an answer of Redis; past it a request goes on without").default("100ms").within(Duration::from_millis(1), seconds(5))),
             cache_size: reader.read(Knob::new("CACHE_SIZE", "Answers of hot reads kept in memory, with all their codings; 0 keeps none").default("64MB").sized(0, 1 << 30)),
             cache_max_age: reader.read(Knob::new("CACHE_MAX_AGE", "No answer is kept longer, even if nothing it was made of has changed").default("60s").within(Duration::from_millis(100), seconds(86_400))),
+            cache_stale_max: reader.read(Knob::new("CACHE_STALE_MAX", "While the database cannot be asked, answers are given that were known to be good this long ago at most; 0s gives none").default("5m").within(Duration::ZERO, seconds(86_400))),
             token_keys: token_keys(reader, production),
             jwt_expiry: reader.read(Knob::new("JWT_EXPIRY", "Life of an access token").default("15m").within(seconds(10), seconds(31 * 86_400))),
             jwt_issuer: reader.read(Knob::new("JWT_ISSUER", "`iss` of access tokens").default("mainstay")),

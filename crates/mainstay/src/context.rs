@@ -91,6 +91,7 @@ struct Fields<'a> {
     traceparent: Option<&'a HeaderValue>,
     accept: Option<&'a HeaderValue>,
     accept_encoding: Option<&'a HeaderValue>,
+    if_none_match: Option<&'a HeaderValue>,
     origin: Option<&'a HeaderValue>,
     credentials: bool,
     no_compression: bool,
@@ -103,6 +104,7 @@ impl<'a> Fields<'a> {
             let found = match name.as_str() {
                 "accept" => &mut fields.accept,
                 "accept-encoding" => &mut fields.accept_encoding,
+                "if-none-match" => &mut fields.if_none_match,
                 "origin" => &mut fields.origin,
                 "x-request-id" => &mut fields.request_id,
                 "traceparent" => &mut fields.traceparent,
@@ -142,6 +144,8 @@ pub struct Context {
     pub origin: Option<HeaderValue>,
     /// The codings that the client accepts and wants.
     pub(crate) accept_encoding: Option<HeaderValue>,
+    /// The entity tags that the client has (RFC 9110, 13.1.2).
+    pub(crate) if_none_match: Option<HeaderValue>,
     /// What the transport found wrong with the head.
     pub fault: Option<HeadFault>,
     /// The method.
@@ -169,6 +173,7 @@ impl Context {
             credentials: fields.credentials,
             origin: fields.origin.cloned(),
             accept_encoding: fields.accept_encoding.filter(|_| !fields.no_compression).cloned(),
+            if_none_match: fields.if_none_match.cloned(),
             fault: peer.fault,
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),

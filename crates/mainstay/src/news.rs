@@ -44,6 +44,41 @@ pub trait Memory: Send + Sync + 'static {
 
     /// Changes are told until then, from whichever process they come.
     fn told_until(&self, until: Instant);
+
+    /// Nothing is told from now on.
+    fn lost(&self, now: Instant) {
+        self.told_until(now);
+    }
+
+    /// A reading of the log is about to be asked for: what is committed by now it will see.
+    fn asking(&self) {}
+
+    /// A reading of the log is here.
+    fn read(&self, reading: &Reading<'_>) {
+        match reading.changed {
+            // What its snapshot sees and nobody was told of.
+            _ if reading.first => self.forget_all(),
+            Some(changed) => self.hear(changed),
+            None => {}
+        }
+    }
+}
+
+/// A reading of a log of changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    /// Which server it was, with which history: numbers of transactions of another one say nothing. 0 if that is not known.
+    pub server: u64,
+    /// Every transaction before this one had ended when it was read (`pg_snapshot_xmin`).
+    pub ended: u64,
+    /// None from this one on had ended (`pg_snapshot_xmax`).
+    pub begun: u64,
+    /// The first one of its connection: changes went by before it.
+    pub first: bool,
+    /// What changed since the reading before, in the words of the [`Memory`].
+    pub changed: Option<&'a str>,
+    /// The newest transaction of those that changed it, if each is named.
+    pub newest: Option<u64>,
 }
 
 /// Until when a memory is told of changes.
@@ -64,6 +99,12 @@ impl Told {
     pub(crate) fn until(&self, until: Instant) {
         let after = until.saturating_duration_since(self.origin).as_micros();
         self.until_us.store(u64::try_from(after).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// When it ends or ended; nothing if all changes are made by this process.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        let until_us = self.until_us.load(Ordering::Acquire);
+        (until_us != u64::MAX).then(|| self.origin + Duration::from_micros(until_us))
     }
 
     /// Are changes told now?
@@ -150,7 +191,8 @@ impl News {
     }
 
     /// Tells `memory` what is written in a log. The statement `text` reads it: its parameter is the snapshot of the reading before, as text, or null; its
-    /// one row has the snapshot of this reading as text, and the subject of what changed in between, or null. As [`News::follow`] otherwise.
+    /// one row has the snapshot of this reading as text, the subject of what changed in between, or null, and the newest transaction that changed it, as a
+    /// `bigint`, or null. As [`News::follow`] otherwise.
     pub fn read(&self, text: &'static str, memory: Arc<dyn Memory>) {
         self.add(Source::Log(text), memory);
     }
@@ -251,7 +293,7 @@ impl Shared {
     fn lose(&self) {
         let now = Instant::now();
         self.told.until(now);
-        self.followers.iter().for_each(|follower| follower.memory.told_until(now));
+        self.followers.iter().for_each(|follower| follower.memory.lost(now));
     }
 
     fn channels(&self) -> impl Iterator<Item = (&'static str, &Follower)> {

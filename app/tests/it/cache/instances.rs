@@ -16,53 +16,13 @@ use crate::ground::{Ground, within};
 use crate::standing::{one_behind_a_proxy, two};
 
 on_postgres! {
-    what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second
     a_statement_of_any_size_is_told
     a_transaction_that_commits_late_is_told
+    an_instance_that_is_cut_off_says_that_what_it_gives_may_be_old
     an_instance_that_is_cut_off_answers_nothing_old_for_long
     an_instance_behind_a_silent_connection_answers_nothing_old_for_long
     a_listener_that_is_killed_has_missed_nothing
     a_client_that_leaves_while_others_wait_hands_its_work_on
-}
-
-async fn what_one_instance_writes_the_others_answer_within_a_tenth_of_a_second(ground: Arc<Ground>) {
-    let (one, other) = two(&ground).await;
-    let (editor, path) = product(&one).await;
-    let id = path.rsplit('/').next().unwrap();
-    let readers = [one.stranger(), other.stranger()];
-    let database = ground.database().await;
-    let mut connection = database.writer(None).await.unwrap();
-    let mut took = Vec::new();
-    for version in 2..=301 {
-        for reader in &readers {
-            assert_eq!(seen(reader, &path).await, version - 1);
-        }
-        // By a hand that waits for nobody: when this is here, it is committed.
-        query(format!("UPDATE products SET version = {version} WHERE id = '{id}'")).once().execute(&mut connection).await.unwrap();
-        let begun = Instant::now();
-        for reader in &readers {
-            loop {
-                let asked = begun.elapsed();
-                if seen(reader, &path).await == version {
-                    break;
-                }
-                // However busy the machine is: the promise counts from the commit to the request.
-                assert!(asked < Duration::from_millis(100), "version {} for a request {asked:?} after {version}", version - 1);
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
-        took.push(begun.elapsed());
-    }
-    took.sort_unstable();
-    eprintln!("seen by both: median {:?}, 99 % {:?}, most {:?}", took[150], took[297], took[299]);
-    // And through the service, with readers on the other instance that keep it in memory.
-    for _ in 0..20 {
-        let written = version(&editor.patch(&path, &json!({"name": Uuid::new_v4().to_string()})).await.expect(200).data());
-        assert_eq!(seen(&readers[0], &path).await, written, "the writer's own instance");
-        within(SOON, "the other instance", || async { seen(&readers[1], &path).await == written }).await;
-    }
-    let counts = other.app.cache.counts();
-    assert!(counts.hits > 0 && counts.misses >= 300, "{counts:?}");
 }
 
 async fn a_statement_of_any_size_is_told(ground: Arc<Ground>) {
@@ -110,6 +70,30 @@ async fn a_transaction_that_commits_late_is_told(ground: Arc<Ground>) {
     within(SOON, "the one that was early and late", || async { seen(&reader, &second).await == 100 }).await;
 }
 
+async fn an_instance_that_is_cut_off_says_that_what_it_gives_may_be_old(ground: Arc<Ground>) {
+    let (one, other, proxy) = one_behind_a_proxy(&ground, &[("RATE_LIMIT_MAX", "1000000")]).await;
+    let (editor, path) = product(&one).await;
+    let there = other.stranger();
+    let before = seen(&there, &path).await;
+    proxy.set(Fault::Reset);
+    let written = version(&editor.patch(&path, &json!({"name": "Unheard of"})).await.expect(200).data());
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = begun.elapsed();
+        let answer = there.get(&path).await.expect(200);
+        let says = answer.header("cache-status").map(str::to_owned);
+        // A reading of the log is good for a tenth of a second, and a busy machine may look at the request later than it was sent.
+        assert!(says.is_some() || asked < Duration::from_millis(150), "{asked:?}");
+        assert_eq!((version(&answer.data()), says.is_none_or(|says| says.starts_with("mainstay; hit; ttl=-"))), (before, true));
+    }
+    assert!(other.app.cache.counts().stale > 0);
+    // What it never had it does not make up.
+    there.get(&format!("/api/products/{}", Uuid::new_v4())).await.expect(503);
+    proxy.set(Fault::Ok);
+    within(SOON, "it is back", || async { seen(&there, &path).await == written }).await;
+    assert_eq!(there.get(&path).await.expect(200).header("cache-status"), None);
+}
+
 async fn an_instance_that_is_cut_off_answers_nothing_old_for_long(ground: Arc<Ground>) {
     cut_off(ground, Fault::Reset).await;
 }
@@ -119,7 +103,7 @@ async fn an_instance_behind_a_silent_connection_answers_nothing_old_for_long(gro
 }
 
 async fn cut_off(ground: Arc<Ground>, fault: Fault) {
-    let (one, other, proxy) = one_behind_a_proxy(&ground).await;
+    let (one, other, proxy) = one_behind_a_proxy(&ground, &[("CACHE_STALE_MAX", "0s")]).await;
     let (editor, path) = product(&one).await;
     let there = other.stranger();
     within(SOON, "it is there", || async { there.get(&path).await.status == 200 }).await;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::news::{LEASE, Memory, Told};
+use super::position::{Position, Positions};
+use crate::news::{LEASE, Memory, Reading, Told};
 
 /// Without news an answer is believed for as long as a reading of the log is.
 const KEPT_UNTOLD: Duration = LEASE;
@@ -55,6 +56,7 @@ pub(super) struct Generations {
     /// Rises when anything may have changed.
     everything: AtomicU64,
     counts: Box<[AtomicU64]>,
+    positions: Positions,
     changes: AtomicU64,
 }
 
@@ -72,10 +74,10 @@ enum Count {
 impl Generations {
     pub(super) fn new(now: Instant) -> Self {
         let counts = std::iter::repeat_with(AtomicU64::default).take(COUNTS).collect();
-        Self { told: Told::new(now), everything: AtomicU64::new(0), counts, changes: AtomicU64::new(0) }
+        Self { told: Told::new(now), everything: AtomicU64::new(0), counts, positions: Positions::new(COUNTS), changes: AtomicU64::new(0) }
     }
 
-    fn count(&self, count: Count) -> &AtomicU64 {
+    fn slot(count: Count) -> usize {
         let hash = match count {
             // The bits of a UUID of version 4 are random but for six.
             Count::One(Kind(kind), id) => kind ^ id.as_u64_pair().0.rotate_left(20) ^ id.as_u64_pair().1,
@@ -83,7 +85,11 @@ impl Generations {
             Count::Every(Kind(kind)) => !kind,
         };
         // Fibonacci hashing: the upper bits of the product depend on all bits. Less than `COUNTS`, which is their number.
-        &self.counts[(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % COUNTS]
+        (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % COUNTS
+    }
+
+    fn count(&self, count: Count) -> &AtomicU64 {
+        &self.counts[Self::slot(count)]
     }
 
     /// The state now. Taken before the database is asked.
@@ -108,14 +114,53 @@ impl Generations {
         self.is(stamp) && (self.told.holds(now) || now.saturating_duration_since(asked) < KEPT_UNTOLD)
     }
 
-    /// This changed.
+    /// Until when changes are told, or were; nothing if all changes are made by this process.
+    pub(super) fn told_until_when(&self) -> Option<Instant> {
+        self.told.end()
+    }
+
+    /// This process changed this.
     pub(super) fn forget(&self, subject: Subject) {
+        self.change(subject, |slot| self.positions.wrote(Some(slot)));
+    }
+
+    /// The counts that rise with a change, each after `note` was told of its slot.
+    fn change(&self, subject: Subject, note: impl Fn(usize)) {
         self.changes.fetch_add(1, Ordering::Relaxed);
-        let rise = |count| self.count(count).fetch_add(1, Ordering::AcqRel);
-        match subject {
-            Subject::One(kind, id) => (rise(Count::One(kind, id)), rise(Count::Any(kind))),
-            Subject::All(kind) => (rise(Count::Every(kind)), rise(Count::Any(kind))),
+        let rise = |count| {
+            note(Self::slot(count));
+            self.count(count).fetch_add(1, Ordering::AcqRel);
         };
+        match subject {
+            Subject::One(kind, id) => [Count::One(kind, id), Count::Any(kind)].into_iter().for_each(rise),
+            Subject::All(kind) => [Count::Every(kind), Count::Any(kind)].into_iter().for_each(rise),
+        }
+    }
+
+    /// Anything may have changed.
+    fn change_all(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.everything.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What the words of the log name; nothing if they name what this release does not know.
+    fn named(subject: &str) -> Option<Vec<Subject>> {
+        let Some((kind, ids)) = subject.split_once('/') else { return Some(vec![Subject::All(Kind::new(subject))]) };
+        ids.split(',').map(|id| Some(Subject::One(Kind::new(kind), Uuid::try_parse(id).ok()?))).collect()
+    }
+
+    /// How far an answer reaches that is asked for from now on, for other instances. Nothing while changes are not told.
+    pub(super) fn position(&self, now: Instant) -> Option<Position> {
+        self.positions.now().filter(|_| self.told.holds(now))
+    }
+
+    /// How far an answer of another instance must reach to be believed here. Nothing if none is.
+    pub(super) fn needed(&self, subject: Subject, now: Instant) -> Option<Position> {
+        let slots = match subject {
+            Subject::One(kind, id) => [Count::One(kind, id), Count::Every(kind)],
+            Subject::All(kind) => [Count::Any(kind); 2],
+        };
+        self.positions.needed(&slots.map(Self::slot)).filter(|_| self.told.holds(now))
     }
 
     /// Changes so far.
@@ -126,22 +171,51 @@ impl Generations {
 
 impl Memory for Generations {
     fn hear(&self, subject: &str) {
-        let Some((kind, ids)) = subject.split_once('/') else { return self.forget(Subject::All(Kind::new(subject))) };
-        for id in ids.split(',') {
-            match Uuid::try_parse(id) {
-                Ok(id) => self.forget(Subject::One(Kind::new(kind), id)),
-                Err(_) => return self.forget_all(),
-            }
+        match Self::named(subject) {
+            Some(subjects) => subjects.into_iter().for_each(|subject| self.forget(subject)),
+            None => self.forget_all(),
         }
     }
 
     fn forget_all(&self) {
-        self.changes.fetch_add(1, Ordering::Relaxed);
-        self.everything.fetch_add(1, Ordering::AcqRel);
+        self.positions.wrote(None);
+        self.change_all();
+    }
+
+    fn asking(&self) {
+        self.positions.asking();
+    }
+
+    fn read(&self, reading: &Reading<'_>) {
+        let Reading { server, ended, begun, first, changed, newest } = *reading;
+        let subjects = changed.map(Self::named);
+        // Of many things it is not said which transaction was the newest: none that this reading saw is newer than all that had begun.
+        let before = newest.map_or(begun, |newest| newest + 1);
+        let mut missed = first;
+        match subjects {
+            _ if first => {}
+            None => {}
+            Some(None) => missed = true,
+            Some(Some(subjects)) => subjects.into_iter().for_each(|subject| {
+                let before = if matches!(subject, Subject::All(_)) { begun } else { before };
+                self.change(subject, |slot| self.positions.heard(Some(slot), before));
+            }),
+        }
+        self.positions.read(Position { server, before: ended }, missed.then_some(begun));
+        if missed {
+            self.change_all();
+        }
     }
 
     fn told_until(&self, until: Instant) {
         self.told.until(until);
+    }
+
+    fn lost(&self, now: Instant) {
+        // When it was told for the last time is remembered: it says how old an answer may be.
+        if self.told.holds(now) {
+            self.told.until(now);
+        }
     }
 }
 

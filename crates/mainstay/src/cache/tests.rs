@@ -2,6 +2,7 @@
 
 mod lease;
 mod orders;
+mod shared;
 
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::shelf::Kept;
 use super::*;
 use crate::error::{Error, codes};
+use crate::news::LEASE;
 
 const THINGS: Kind = Kind::new("things");
 const SHOWN: Policy = Policy::of("show");
@@ -28,7 +30,7 @@ fn text(text: &str) -> Output {
 
 fn shelf(bytes: u64) -> (Arc<Generations>, Shelf) {
     let generations = Arc::new(Generations::new(Instant::now()));
-    (generations.clone(), Shelf::new(bytes, LIFE, generations))
+    (generations.clone(), Shelf::new(bytes, LIFE, Duration::ZERO, generations))
 }
 
 fn said(kept: &Kept) -> u64 {
@@ -52,9 +54,10 @@ fn threads_that_read_while_others_write_see_no_less_than_what_was_told() {
                             assert!(said(&kept) >= floor, "{} after {floor}", said(&kept));
                         }
                         Found::Coming(_) => {}
+                        Found::Early(..) | Found::Stale(_) => unreachable!("neither is asked for here"),
                         Found::Nothing(making) => {
                             let read = database.load(Ordering::Acquire);
-                            drop(making.made(&SHOWN, Some(text(&read.to_string()))));
+                            drop(making.made(&SHOWN, Some(text(&read.to_string())), Duration::ZERO));
                         }
                     }
                 }
@@ -72,7 +75,7 @@ fn threads_that_read_while_others_write_see_no_less_than_what_was_told() {
 }
 
 fn cache() -> Cache {
-    Cache::new(1 << 20, LIFE)
+    Cache::new(1 << 20, LIFE, Duration::ZERO)
 }
 
 async fn body(response: Response) -> String {
@@ -198,7 +201,7 @@ fn an_answer_ends_by_itself_a_little_before_its_time_and_not_with_its_neighbours
         let id = Uuid::from_u128(number);
         let there = |after: Duration| matches!(shelf.find(&Key::id(&SHOWN, id), Subject::One(THINGS, id), now + after), Found::Kept(_));
         if let Found::Nothing(making) = shelf.find(&Key::id(&SHOWN, id), Subject::One(THINGS, id), now) {
-            making.made(&SHOWN, Some(text("x")));
+            making.made(&SHOWN, Some(text("x")), Duration::ZERO);
         }
         assert!(there(LIFE * 4 / 5 - Duration::from_millis(1)) && !there(LIFE));
         ends.insert((0..60).find(|second| !there(Duration::from_secs(*second))));
@@ -213,9 +216,9 @@ fn any_number_of_answers_in_any_coding_takes_bounded_memory() {
     for number in 0..2_000 {
         let (id, long) = (Uuid::new_v4(), format!("{number} ").repeat(2_000));
         if let Found::Nothing(making) = shelf.find(&Key::id(&SHOWN, id), Subject::One(THINGS, id), now) {
-            let (key, kept) = making.made(&SHOWN, Some(text(&long)));
+            let (key, kept) = making.made(&SHOWN, Some(text(&long)), Duration::ZERO);
             for coding in [compress::Coding::Zstd, compress::Coding::Gzip] {
-                shelf.respond(key.clone(), &kept, Some(coding)).unwrap();
+                shelf.respond(key.clone(), &kept, Some(coding), None).unwrap();
             }
         }
         assert!(shelf.counts().bytes <= 1 << 20);
@@ -231,7 +234,7 @@ async fn every_coding_is_the_same_text_and_says_what_it_depends_on() {
     let before = output.bytes();
     for coding in [compress::Coding::Zstd, compress::Coding::Brotli, compress::Coding::Gzip] {
         assert!(output.pack(Some(coding)) && !output.pack(Some(coding)), "it is made once");
-        let response = output.respond(Some(coding));
+        let response = output.respond(Some(coding), None);
         assert_eq!(response.headers()["content-encoding"], coding.as_str());
         assert_eq!(response.headers()["vary"], "accept-encoding");
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -249,6 +252,147 @@ async fn every_coding_is_the_same_text_and_says_what_it_depends_on() {
     assert!(output.bytes() > before, "codings weigh");
     let short = text("short");
     assert!(!short.pack(Some(compress::Coding::Zstd)));
-    let response = short.respond(Some(compress::Coding::Zstd));
+    let response = short.respond(Some(compress::Coding::Zstd), None);
     assert!(!response.headers().contains_key("content-encoding") && !response.headers().contains_key("vary"));
+}
+
+/// Follows the news of others, and is told for so long.
+fn told(cache: &Cache, until: Instant) {
+    cache.0.generations.told_until(until);
+}
+
+async fn ask(cache: &Cache, id: Uuid, says: Result<&'static str>) -> Result<Response> {
+    let make = async || says.map(|says| Some(text(says)));
+    cache.answer(&SHOWN, Key::id(&SHOWN, id), Subject::One(THINGS, id), make).await.map(Option::unwrap)
+}
+
+fn away() -> Error {
+    Error::new(&codes::DATABASE_UNAVAILABLE)
+}
+
+#[tokio::test]
+async fn when_nobody_can_be_asked_what_was_good_is_given_and_says_so() {
+    let (cache, id) = (Cache::new(1 << 20, LIFE, Duration::from_secs(300)), Uuid::new_v4());
+    told(&cache, Instant::now() + Duration::from_secs(60));
+    assert_eq!(body(ask(&cache, id, Ok("first")).await.unwrap()).await, "first");
+    let first = Instant::now();
+    cache.0.generations.lost(first);
+    // What was asked for just now is believed for a moment by itself.
+    while first.elapsed() < LEASE {
+        tokio::task::yield_now().await;
+    }
+    let stale = ask(&cache, id, Err(away())).await.unwrap();
+    assert_eq!(stale.headers()["cache-status"], "mainstay; hit; ttl=-0; detail=unavailable");
+    assert_eq!(body(stale).await, "first");
+    // Nobody is asked for a while; not even for what would be there.
+    assert_eq!(body(ask(&cache, id, Ok("second")).await.unwrap()).await, "first");
+    assert_eq!(ask(&cache, Uuid::new_v4(), Err(away())).await.unwrap_err().code().name, "database_unavailable");
+    assert_eq!(cache.counts().stale, 1, "of two, one was found without asking");
+    // What is known to have changed is given no more, and news end it.
+    cache.forget(Subject::One(THINGS, id));
+    assert_eq!(ask(&cache, id, Err(away())).await.unwrap_err().code().name, "database_unavailable");
+    told(&cache, Instant::now() + Duration::from_secs(60));
+    let fresh = ask(&cache, id, Ok("third")).await.unwrap();
+    assert!(!fresh.headers().contains_key("cache-status"));
+    assert_eq!(body(fresh).await, "third");
+}
+
+#[tokio::test]
+async fn only_a_database_that_is_away_is_stood_in_for_and_only_if_that_is_wanted() {
+    for (stale, error, given) in [
+        (Duration::from_secs(300), away as fn() -> Error, true),
+        (Duration::from_secs(300), || Error::new(&codes::INTERNAL), false),
+        (Duration::ZERO, away, false),
+    ] {
+        let (cache, id) = (Cache::new(1 << 20, LIFE, stale), Uuid::new_v4());
+        told(&cache, Instant::now() + Duration::from_secs(60));
+        ask(&cache, id, Ok("first")).await.unwrap();
+        let lost = Instant::now();
+        cache.0.generations.lost(lost);
+        while lost.elapsed() < LEASE {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask(&cache, id, Err(error())).await.is_ok(), given, "{stale:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_long_for_a_silent_database_if_there_is_something_to_give() {
+    let (cache, id) = (Cache::new(1 << 20, LIFE, Duration::from_secs(300)), Uuid::new_v4());
+    told(&cache, Instant::now() + Duration::from_secs(60));
+    ask(&cache, id, Ok("first")).await.unwrap();
+    let lost = Instant::now();
+    cache.0.generations.lost(lost);
+    while lost.elapsed() < LEASE {
+        tokio::task::yield_now().await;
+    }
+    let begun = Instant::now();
+    let silent = cache.answer(&SHOWN, Key::id(&SHOWN, id), Subject::One(THINGS, id), pending::<Result<Option<Output>>>).await;
+    assert_eq!(body(silent.unwrap().unwrap()).await, "first");
+    assert!(begun.elapsed() >= PATIENCE);
+    // And nobody else does: it would be for ever.
+    for _ in 0..100 {
+        let silent = cache.answer(&SHOWN, Key::id(&SHOWN, id), Subject::One(THINGS, id), pending::<Result<Option<Output>>>);
+        assert_eq!(body(silent.now_or_never().expect("at once").unwrap().unwrap()).await, "first");
+    }
+}
+
+#[test]
+fn of_those_who_ask_while_the_database_is_away_one_tries_now_and_then() {
+    let generations = Arc::new(Generations::new(Instant::now()));
+    let shelf = Shelf::new(1 << 20, LIFE, Duration::from_secs(300), generations.clone());
+    let (id, now) = (Uuid::new_v4(), Instant::now());
+    let (key, subject) = (Key::id(&SHOWN, id), Subject::One(THINGS, id));
+    generations.told_until(now);
+    let Found::Nothing(making) = shelf.find(&key, subject, now) else { panic!("it was there") };
+    making.made(&SHOWN, Some(text("1")), Duration::ZERO);
+    let begun = now + LEASE;
+    shelf.note_away(begun);
+    let tries = |from: u64, to: u64| {
+        let at = (from..to).map(|ms| begun + Duration::from_millis(ms));
+        at.filter(|at| matches!(shelf.find(&key, subject, *at), Found::Nothing(_))).count()
+    };
+    assert_eq!((tries(0, 500), tries(500, 1_000), tries(1_000, 3_000)), (0, 1, 4));
+    shelf.note_there();
+    assert_eq!(tries(3_000, 3_010), 10);
+    assert!(matches!(shelf.find(&key, subject, begun + Duration::from_secs(301)), Found::Nothing(_)), "it is too old by then");
+}
+
+#[test]
+fn what_is_read_often_is_made_anew_by_one_before_it_ends() {
+    let (generations, shelf) = shelf(1 << 20);
+    let (id, now, took) = (Uuid::new_v4(), Instant::now(), Duration::from_millis(100));
+    let (key, subject) = (Key::id(&SHOWN, id), Subject::One(THINGS, id));
+    let Found::Nothing(making) = shelf.find(&key, subject, now) else { panic!("it was there") };
+    let (_, kept) = making.made(&SHOWN, Some(text("1")), took);
+    let end = now + kept.left(now);
+    // Long before its end nobody makes it, shortly before it somebody does.
+    let first = (0..4_000_u32).map(|ms| end - Duration::from_millis(4_000) + Duration::from_millis(ms.into()));
+    let mut early =
+        first.filter_map(|at| if let Found::Early(kept, making) = shelf.find(&key, subject, at) { Some((at, kept, making)) } else { None });
+    let (at, kept, making) = early.next().expect("one of 4,000");
+    assert!(end - at < took * 37, "{:?} before its end", end - at);
+    assert_eq!(said(&kept), 1);
+    // The others get what is there.
+    for ms in 0..(end - at).as_millis() {
+        assert!(matches!(shelf.find(&key, subject, at + Duration::from_millis(u64::try_from(ms).unwrap())), Found::Kept(_)));
+    }
+    drop(making);
+    drop(early);
+    generations.forget(subject);
+    assert!(matches!(shelf.find(&key, subject, at), Found::Nothing(_)), "what has changed is not given early or late");
+}
+
+#[tokio::test]
+async fn an_early_answer_that_fails_costs_nobody_anything() {
+    let (cache, id) = (cache(), Uuid::new_v4());
+    let key = || Key::id(&SHOWN, id);
+    let shelf = cache.0.shelf.as_ref().unwrap();
+    let Found::Nothing(making) = shelf.find(&key(), Subject::One(THINGS, id), Instant::now()) else { panic!("it was there") };
+    // Everybody is early for what takes a year.
+    making.made(&SHOWN, Some(text("first")), Duration::from_secs(31_536_000));
+    assert_eq!(body(ask(&cache, id, Err(Error::new(&codes::INTERNAL))).await.unwrap()).await, "first");
+    assert_eq!(body(ask(&cache, id, Ok("second")).await.unwrap()).await, "second");
+    let counts = cache.counts();
+    assert_eq!((counts.early, counts.hits, counts.misses), (2, 2, 1));
 }

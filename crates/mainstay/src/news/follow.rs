@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 use uuid::Uuid;
 
-use super::{Follower, LEASE, Memory, PROOF, Shared, Source};
+use super::{Follower, LEASE, Memory, PROOF, Reading, Shared, Source};
 use crate::store::{Database, Error, Listener, query};
 
 /// Between two proofs of life.
@@ -26,27 +26,35 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 struct Log<'a> {
     text: &'static str,
     memory: &'a dyn Memory,
+    server: u64,
     snapshot: Option<String>,
 }
 
 impl<'a> Log<'a> {
-    fn of(follower: &'a Follower) -> Option<Self> {
+    fn of(follower: &'a Follower, server: u64) -> Option<Self> {
         match follower.source {
-            Source::Log(text) => Some(Self { text, memory: &*follower.memory, snapshot: None }),
+            Source::Log(text) => Some(Self { text, memory: &*follower.memory, server, snapshot: None }),
             Source::Channel(_) => None,
         }
     }
 
     async fn read(&mut self, listener: &mut Listener, asked: Instant) -> Result<(), Error> {
-        let (snapshot, changed) = listener.read(self.text, self.snapshot.as_deref(), asked + PROOF).await?;
-        match self.snapshot.replace(snapshot) {
-            // What this snapshot sees and nobody was told of.
-            None => self.memory.forget_all(),
-            Some(_) => changed.iter().for_each(|changed| self.memory.hear(changed)),
-        }
+        self.memory.asking();
+        let (snapshot, changed, newest) = listener.read(self.text, self.snapshot.as_deref(), asked + PROOF).await?;
+        // Of a snapshot that cannot be read nothing is known but that it saw what it says.
+        let (server, (ended, begun)) = bounds(&snapshot).map_or((0, (0, 0)), |bounds| (self.server, bounds));
+        let first = self.snapshot.replace(snapshot).is_none();
+        let newest = newest.and_then(|newest| u64::try_from(newest).ok());
+        self.memory.read(&Reading { server, ended, begun, first, changed: changed.as_deref(), newest });
         self.memory.told_until(asked + LEASE);
         Ok(())
     }
+}
+
+/// The transactions before the first of these had ended in a snapshot, those from the second on had not: `xmin:xmax:xip,xip` (PostgreSQL, 9.26.8).
+fn bounds(snapshot: &str) -> Option<(u64, u64)> {
+    let mut parts = snapshot.splitn(3, ':').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
 }
 
 /// Follows as long as the process lives.
@@ -72,8 +80,9 @@ pub(super) async fn run(shared: Arc<Shared>, database: Database) {
 
 async fn follow(shared: &Shared, database: &Database) -> Result<std::convert::Infallible, Error> {
     let channels: Vec<&str> = shared.channels().map(|(channel, _)| channel).chain([PROOF_CHANNEL]).collect();
-    let mut logs: Vec<Log<'_>> = shared.followers.iter().filter_map(Log::of).collect();
     let mut listener = database.listen(&channels).await?;
+    let server = listener.server(Instant::now() + PROOF).await?;
+    let mut logs: Vec<Log<'_>> = shared.followers.iter().filter_map(|follower| Log::of(follower, server)).collect();
     prove(shared, database, &mut listener).await?;
     // News went by before the connection stood; answers to readers that began before that are not kept either.
     shared.forget_all();

@@ -34,7 +34,7 @@ pub(crate) enum Coding {
 
 impl Coding {
     /// In our order: among equals the one that costs us least for what it gains.
-    const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
+    pub(crate) const ALL: [Self; 3] = [Self::Zstd, Self::Brotli, Self::Gzip];
 
     /// As fields name it (RFC 9110, 8.4.1; RFC 8878, RFC 7932).
     pub(crate) fn as_str(self) -> &'static str {
@@ -95,6 +95,16 @@ fn compress(response: &mut Response, coding: Coding) {
     // Ready at the first poll, because what is inside is.
     if let Some(Ok(compressed)) = Compression::new(inner).compress_when(Worthwhile).call(request).now_or_never() {
         *response = compressed.map(Body::new);
+        name_coding(response, coding);
+    }
+}
+
+/// Another coding is another representation, and its entity tag another one (RFC 9110, 8.8.3.3): `"x"` becomes `"x-gzip"`.
+fn name_coding(response: &mut Response, coding: Coding) {
+    let Some(plain) = response.headers().get(header::ETAG) else { return };
+    let tag = plain.as_bytes().strip_suffix(b"\"").map(|open| [open, b"-", coding.as_str().as_bytes(), b"\""].concat());
+    if let Some(tag) = tag.and_then(|tag| HeaderValue::from_bytes(&tag).ok()) {
+        response.headers_mut().insert(header::ETAG, tag);
     }
 }
 
@@ -179,6 +189,7 @@ fn describe_get(response: &mut Response, coding: Coding) {
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
         headers.append(header::VARY, HeaderValue::from_static("accept-encoding"));
+        name_coding(response, coding);
     }
 }
 

@@ -1,14 +1,14 @@
 //! Requests that are not HTTP as the RFC has it leave here, in the one error form.
 //!
 //! The transport sees the faults of a head ([`crate::serve`]) and notes them on the request; this layer answers, inside the layers that give every
-//! answer its id and its headers, and before any budget is spent.
+//! answer its id and its headers, and before any budget is spent. An answer leaves it as the RFC has it, too.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::Request;
+use http::{Request, StatusCode, header};
 
 use super::{Layer, Outgoing};
 use crate::context::Context;
@@ -35,5 +35,11 @@ impl Layer for Conform {
         }
     }
 
-    fn answer(&self, (): (), _: &mut Outgoing) {}
+    fn answer(&self, (): (), answer: &mut Outgoing) {
+        let response = answer.response_mut();
+        if response.status() == StatusCode::NOT_MODIFIED {
+            // The router gives an answer to HEAD the length of its body, which is none. In a 304 it would be that of the whole (RFC 9110, 8.6).
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 use super::error::{Error, Failure};
 use super::pool::CONNECT_TIMEOUT;
 use super::settings::Postgres;
+use ring::digest::{SHA256, digest};
 use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use std::fmt;
 use std::time::Instant;
@@ -53,12 +54,37 @@ impl Listener {
         self.0.next_buffered().map(|notification| told(&notification))
     }
 
-    /// Reads a log of changes with this statement: its parameter is the snapshot of the reading before, its row the snapshot of this one and what changed
-    /// in between.
+    /// Which server this is, and which of its histories: a replica that takes over begins another one (a timeline). Numbers of transactions mean something
+    /// within one of them only. 0 if it does not say.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no answer by then. The listener is of no use after that.
+    pub async fn server(&mut self, until: Instant) -> Result<u64, Error> {
+        let text = "SELECT (SELECT system_identifier FROM pg_control_system())::text || ' ' || left(pg_walfile_name(pg_current_wal_lsn()), 8) \
+            || ' ' || (SELECT oid FROM pg_database WHERE datname = current_database())::text";
+        let read = sqlx::query_scalar(text).persistent(false).fetch_one(&mut self.0);
+        let answer: Result<String, sqlx::Error> = timeout_at(until.into(), read).await.map_err(|_| silent())?;
+        match answer {
+            // 64 of the bits tell two servers of one operator apart. Never 0.
+            Ok(text) => {
+                let hash = digest(&SHA256, text.as_bytes());
+                Ok(hash.as_ref().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte)).max(1))
+            }
+            // A relative of PostgreSQL, or a service that keeps these functions to itself.
+            Err(sqlx::Error::Database(error)) => {
+                tracing::debug!(error = error.message(), "which server this is cannot be asked");
+                Ok(0)
+            }
+            Err(error) => Err(Failure::from(error).error),
+        }
+    }
+
+    /// Reads a log of changes with this statement: its parameter is the snapshot of the reading before, its row the snapshot of this one, what changed
+    /// in between, and the newest transaction that did.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is no answer by then, and any [`Error`] that a read can meet. The listener is of no use after that.
-    pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>), Error> {
+    pub async fn read(&mut self, text: &'static str, since: Option<&str>, until: Instant) -> Result<(String, Option<String>, Option<i64>), Error> {
         // Planned for its snapshot each time: a plan for any snapshot reads the whole log.
         let read = sqlx::query_as(text).bind(since).persistent(false).fetch_one(&mut self.0);
         timeout_at(until.into(), read).await.map_err(|_| silent())?.map_err(|error| Failure::from(error).error)

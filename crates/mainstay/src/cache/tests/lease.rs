@@ -68,8 +68,9 @@ proptest! {
                         prop_assert!(said(&kept) >= floor, "{} at {:?}", said(&kept), now - begin);
                     }
                     (Found::Nothing(making), Step::Ask(reader)) => readers[reader] = Some((making, None)),
-                    (Found::Nothing(making), _) => drop(making.made(&SHOWN, Some(text(&version.to_string())))),
+                    (Found::Nothing(making), _) => drop(making.made(&SHOWN, Some(text(&version.to_string())), Duration::ZERO)),
                     (Found::Coming(_), _) => {}
+                    (Found::Early(..) | Found::Stale(_), _) => unreachable!("neither is asked for here"),
                 },
                 Step::Read(reader) => {
                     if let Some((_, read)) = &mut readers[reader] {
@@ -77,7 +78,7 @@ proptest! {
                     }
                 }
                 Step::Answer(reader) => match readers[reader].take() {
-                    Some((making, Some(read))) => drop(making.made(&SHOWN, Some(text(&read.to_string())))),
+                    Some((making, Some(read))) => drop(making.made(&SHOWN, Some(text(&read.to_string())), Duration::ZERO)),
                     unread => readers[reader] = unread,
                 },
                 Step::Begin if reading.is_none() => reading = Some(Reading { asked: now, saw: None }),

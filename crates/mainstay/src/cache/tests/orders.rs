@@ -125,6 +125,7 @@ proptest! {
                             Reader::Idle
                         }
                         Found::Coming(coming) => Reader::Waiting { coming, floor },
+                        Found::Early(..) | Found::Stale(_) => unreachable!("neither is asked for here"),
                         Found::Nothing(making) => Reader::Making { making, thing, read: None, floor },
                     };
                 }
@@ -138,7 +139,7 @@ proptest! {
                         prop_assert!(read >= floor);
                         let (read, making) = (*read, std::mem::replace(&mut readers[reader], Reader::Idle));
                         if let Reader::Making { making, .. } = making {
-                            making.made(&SHOWN, Some(text(&read.to_string())));
+                            making.made(&SHOWN, Some(text(&read.to_string())), Duration::ZERO);
                         }
                     }
                 }
