@@ -1,4 +1,4 @@
-//! What may come from a server at once: no answer of ours is long, so a long one is none of ours.
+//! What may come from a server at once: how long an answer to us can be is known, so a longer one is none of ours.
 //!
 //! The library gathers an answer until it is whole, whatever length it announces. Here the bytes are measured as they come, and a connection over which
 //! something too long comes, or something that is no answer, ends before it is gathered.
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of one answer. The longest is the map of a cluster: 100 bytes or so for each range of slots.
+/// Bytes of one answer. The longest are those that the cache shares, 256 KiB, and the map of a cluster: 100 bytes or so for each range of slots.
 const ANSWER_MAX: u64 = 1 << 20;
 /// Values in one answer; each is larger in memory than on the way.
 const VALUES_MAX: u64 = 1 << 16;
