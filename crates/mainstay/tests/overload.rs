@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::http::Uri;
+use axum::http::{Method, Uri};
 use axum::routing::get;
 use mainstay::auth::{Accounts, Auth, Keys, Role, RoleFuture, SignedIn, Tokens};
 use mainstay::cache::{Cache, Key, Kind, Output, Policy, Subject};
@@ -244,4 +244,20 @@ async fn who_is_signed_in_finds_the_place_that_strangers_do_not_and_no_made_up_t
         assert_eq!(ask(&[("Authorization", &unknown)]).await, 503, "signed by us, for an account that is not there");
         assert_eq!(ask(&[("Authorization", &mine), ("Authorization", &forged)]).await, 503, "two are none");
     }
+}
+
+#[test]
+fn reads_are_cheap_and_writes_dear_unless_it_is_said_otherwise() {
+    let listed = ["GET /things", "POST /things", "GET /search", "POST /sign-out"];
+    let routes = routes(Router::new(), &listed, &[]).costing(Cost::Dear, &["GET /search"]).costing(Cost::Cheap, &["POST /sign-out"]);
+    let cost = |method: Method, path| routes.table().find(&method, path).cost(&method);
+    assert_eq!([cost(Method::GET, "/things"), cost(Method::HEAD, "/things"), cost(Method::POST, "/things")], [Cost::Cheap, Cost::Cheap, Cost::Dear]);
+    assert_eq!([cost(Method::GET, "/search"), cost(Method::HEAD, "/search"), cost(Method::POST, "/sign-out")], [Cost::Dear, Cost::Dear, Cost::Cheap]);
+    assert_eq!([cost(Method::GET, "/nowhere"), cost(Method::PUT, "/things")], [Cost::Memory; 2], "nobody works on these");
+}
+
+#[test]
+#[should_panic(expected = "PUT /things: no such route")]
+fn a_cost_of_a_route_that_is_not_there_is_a_mistake() {
+    let _ = routes(Router::new(), &["GET /things"], &[]).costing(Cost::Dear, &["PUT /things"]);
 }

@@ -60,3 +60,31 @@ impl Overdue {
         self.overdue
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whoever_is_overdue_is_counted_within_a_slot_and_nobody_twice(acts in prop::collection::vec((0u64..12_000_000, 0u64..500_000, any::<bool>()), 0..200)) {
+            let (mut wheel, mut now, mut inside) = (Overdue::new(), 0, Vec::new());
+            for (ahead, passes, leaves) in acts {
+                inside.push((now + ahead, wheel.enter(now + ahead)));
+                now += passes;
+                if leaves {
+                    wheel.leave(inside.remove(0).1);
+                }
+                let count = wheel.count(now);
+                let late = |grain: Micros| inside.iter().filter(|(due, _)| due + grain < now).count();
+                prop_assert!((late(2 * SLOT_US)..=late(0)).contains(&count), "{count} of {} to {}", late(2 * SLOT_US), late(0));
+            }
+            for (_, due) in inside {
+                wheel.leave(due);
+            }
+            prop_assert_eq!(wheel.count(now + 60_000_000), 0);
+        }
+    }
+}
