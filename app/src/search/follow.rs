@@ -266,15 +266,17 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
 async fn catch_up(search: &Arc<Inner>, database: &Database, handed: &[Handed]) -> Result<bool> {
     let mut session = database.acquire(None).await?;
     let mut cursor = Cursor::read(&search.index.cursor(), search.born);
-    let (server, mut changes) = read(&mut session, database.server_expression(), &cursor).await?;
+    let (server, changes) = read(&mut session, database.server_expression(), &cursor).await?;
     let first_seen = cursor.server.is_none() && server.is_some();
     if cursor.is_of_another(server.as_deref()) {
         tracing::warn!("the database is another server now, or a standby that was promoted; the search index reads it anew");
         search.lag.caught_up.store(false, Ordering::Relaxed);
-        cursor = Cursor { server, ..Cursor::beginning(search.born) };
-        search.index.apply([Change::RemoveAll], &cursor.written()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
-        changes = read(&mut session, database.server_expression(), &cursor).await?.1;
-    } else if first_seen {
+        let beginning = Cursor { server, ..Cursor::beginning(search.born) };
+        search.index.apply([Change::RemoveAll], &beginning.written()).map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))?;
+        drop(session);
+        return Box::pin(catch_up(search, database, handed)).await;
+    }
+    if first_seen {
         cursor.server = server;
     }
     let more = changes.len() as i64 == BATCH;

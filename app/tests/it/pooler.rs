@@ -69,15 +69,18 @@ async fn a_pooler_without_a_way_past_it_does_not_start(ground: Arc<Ground>) {
 }
 
 async fn a_pooler_that_nobody_declared_is_told_of(ground: Arc<Ground>) {
-    let pooler = std::env::var("TEST_PGBOUNCER_LENIENT_URL").expect("TEST_PGBOUNCER_LENIENT_URL is not set: scripts/test starts a PgBouncer");
+    let pooler = std::env::var("TEST_PGBOUNCER_SESSION_URL").expect("TEST_PGBOUNCER_SESSION_URL is not set: scripts/test starts a PgBouncer");
     let url = format!("{}/{}", pooler.rsplit_once('/').unwrap().0, ground.name());
-    // Migrated without it, so that what is looked at is all that goes through it.
-    drop(ground.start(&[]).await);
     let server = Server::start(&ground.pairs(&[("DATABASE_URL", &url), ("LOG_FORMAT", "json")]));
     let warned = "the database does not keep the limits of our connections";
     within(PATIENCE, "the log tells of it", || async { server.log().contains(warned) }).await;
-    let details = Client::new(server.management).get("/health").await;
+    let management = Client::new(server.management);
+    within(PATIENCE, "news are heard", || async { management.get("/health").await.text().contains("\"standing\":\"live\"") }).await;
+    let details = management.get("/health").await;
     let details: serde_json::Value = serde_json::from_str(&details.text()).unwrap();
     assert_eq!(details["database"]["limits_hold"], false, "{details}");
     assert_eq!(details["status"], "degraded", "{details}");
+    // This one has sessions, so all is right but the limits.
+    assert_eq!(details["standing"], "live", "{details}");
+    server.client().get("/api/products").await.expect(200);
 }

@@ -1266,7 +1266,7 @@ async fn a_direct_url_to_another_database_is_refused(ground: Arc<Ground>) {
 async fn a_pooler_that_nobody_declared_is_noticed(ground: Arc<Ground>) {
     assert!(ground.open().await.limits_hold(), "nothing stands in between");
     let mut settings = ground.settings.clone();
-    settings.url = named(&pgbouncer("TEST_PGBOUNCER_LENIENT_URL"), &ground.name).into();
+    settings.url = named(&pgbouncer("TEST_PGBOUNCER_SESSION_URL"), &ground.name).into();
     assert!(!Database::open(&settings).await.unwrap().limits_hold(), "it drops what it does not know");
     settings.url = named(&pgbouncer("TEST_PGBOUNCER_URL"), &ground.name).into();
     let error = Database::open(&settings).await.unwrap_err();

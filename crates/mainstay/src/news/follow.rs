@@ -102,12 +102,12 @@ async fn follow(shared: &Shared, database: &Database) -> Result<std::convert::In
         if logs.is_empty() || seen + HEARTBEAT <= asked {
             seen = asked;
             let (found, writable) = listener.server(asked + PROOF).await?;
-            if !writable {
-                database.refuse_writes();
-            }
             // The connection lives, but where it leads the news are made no more: another server took over, or this standby did.
             if found != server || database.turns() != turns {
                 return Err(Error::unavailable("the database is another server now"));
+            }
+            if !writable {
+                database.refuse_writes();
             }
         }
         for log in &mut logs {
