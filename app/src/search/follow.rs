@@ -158,6 +158,14 @@ impl Search {
         }
     }
 
+    /// Waits until the index has been level with the log once.
+    pub async fn level(&self) {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !self.standing().caught_up {
+            look.tick().await;
+        }
+    }
+
     /// Waits until the index has everything that is in the log now.
     pub async fn caught_up(&self) {
         // The pass in progress may have read the log before the latest change; the one after it has not.

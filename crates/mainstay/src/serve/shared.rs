@@ -183,6 +183,11 @@ impl Shared {
         }
     }
 
+    /// Somebody may be about to ask.
+    pub(crate) fn idle_again(&self) {
+        self.idle_since.store(self.now(), Relaxed);
+    }
+
     /// The socket takes no more bytes for now.
     pub(crate) fn write_blocked(&self) {
         if self.blocked_since.load(Relaxed) == 0 {
@@ -274,6 +279,7 @@ impl Shared {
             window_wait: if self.window_waits.load(Relaxed) > 0 { self.window_progress.load(Relaxed) } else { 0 },
             linger_since: self.linger_since.load(Relaxed),
             drain_began,
+            heir: !self.is_http2() && !self.dirty.load(Relaxed) && self.drain.heir().is_some(),
             last_read,
         }
     }
