@@ -53,25 +53,28 @@ impl Signals {
 
     /// The next one. A wait that is given up loses none.
     pub async fn next(&mut self) -> Ask {
-        let called_off = async {
-            if let Some(told) = &mut self.called_off
-                && told.await.is_ok()
-            {
-                return;
-            }
-            std::future::pending().await
-        };
-        let ask = tokio::select! {
-            _ = self.terminate.recv() => Ask::End("SIGTERM"),
-            _ = self.interrupt.recv() => Ask::End("SIGINT"),
-            _ = self.user.recv() => Ask::HandOver("SIGUSR2"),
-            // To a service it says: read your settings again. To what runs in a terminal: the terminal is gone.
-            _ = self.hang_up.recv() => if self.terminal { Ask::End("SIGHUP") } else { Ask::HandOver("SIGHUP") },
-            () = called_off => Ask::End("the process before"),
-        };
-        if ask == Ask::End("the process before") {
-            self.called_off = None;
+        loop {
+            let called_off = async {
+                match &mut self.called_off {
+                    Some(told) => told.await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            return tokio::select! {
+                _ = self.terminate.recv() => Ask::End("SIGTERM"),
+                _ = self.interrupt.recv() => Ask::End("SIGINT"),
+                _ = self.user.recv() => Ask::HandOver("SIGUSR2"),
+                // To a service it says: read your settings again. To what runs in a terminal: the terminal is gone.
+                _ = self.hang_up.recv() => if self.terminal { Ask::End("SIGHUP") } else { Ask::HandOver("SIGHUP") },
+                told = called_off => {
+                    // Said or not, nothing more comes from there.
+                    self.called_off = None;
+                    if !told {
+                        continue;
+                    }
+                    Ask::End("the process before")
+                }
+            };
         }
-        ask
     }
 }
