@@ -17,6 +17,7 @@ use mainstay::error::{Error, Result, codes};
 use mainstay::handover::{Heir, Inherited, Predecessor, Successor, Supervisor, Word};
 use mainstay::log::Sink;
 use mainstay::metrics::Metrics;
+use mainstay::news::News;
 use mainstay::serve::{self, Drain, Limits, Report};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -80,9 +81,13 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, origin: Origin, starte
     let addresses = Addresses { public: public_door.address, management: management_door.address, taken_over: predecessor.is_some() };
     let doors = Doors { public: public_door, management: management_door };
     let (pass, passed_on) = mpsc::unbounded_channel();
+    // Before the first connection is accepted: it may have waited in a queue that was there before the process, and ask for just that.
+    app.health.ready();
+    if predecessor.is_some() {
+        app.auth.news().accompanied();
+    }
     let serving = Serving::begin(&app, public, management, passed_on, log, metrics);
     app.jobs.start();
-    app.health.ready();
     started(addresses);
     match predecessor {
         None => supervisor.tell("READY=1"),
@@ -90,7 +95,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, origin: Origin, starte
             let (call_off, called_off) = oneshot::channel();
             signals.hear(called_off);
             serving.shared.store(true, Ordering::Relaxed);
-            tokio::spawn(heed(predecessor, pass, call_off, serving.shared.clone()));
+            tokio::spawn(heed(predecessor, pass, call_off, serving.shared.clone(), app.auth.news().clone()));
         }
     }
     let farewell = until_farewell(&app, &birth, &doors, &supervisor, &mut signals).await;
@@ -115,6 +120,7 @@ async fn heed(
     pass: mpsc::UnboundedSender<std::net::TcpStream>,
     call_off: oneshot::Sender<()>,
     shared: Arc<AtomicBool>,
+    news: News,
 ) {
     // If it is gone, the next word says so.
     let _ = predecessor.ready().await;
@@ -133,10 +139,15 @@ async fn heed(
                 let _ = call_off.send(());
                 return;
             }
-            Word::Gone if ours => return tracing::info!("the process before has ended"),
             Word::Gone => {
+                if ours {
+                    tracing::info!("the process before has ended");
+                } else {
+                    tracing::warn!("the process before died while it handed over; this one goes on");
+                }
                 shared.store(false, Ordering::Relaxed);
-                return tracing::warn!("the process before died while it handed over; this one goes on");
+                news.alone_again();
+                return;
             }
         }
     }
@@ -217,7 +228,11 @@ impl Serving {
             let held = doors.public.held || self.shared.load(Ordering::Relaxed);
             // The last that holds the socket closes it: else new connections would wait in a queue for nobody.
             drop(doors);
-            if held { self.drain.leave(grace) } else { self.drain.begin(grace) }
+            if held {
+                self.drain.leave(grace)
+            } else {
+                self.drain.begin(grace)
+            }
             finish(app, self.public, Instant::now()).await
         };
         tokio::join!(ending, succession_ends).0

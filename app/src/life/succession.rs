@@ -71,6 +71,7 @@ pub(super) async fn until_farewell(app: &App, birth: &Birth, doors: &Doors, supe
                 if let Some(farewell) = hand_over(app, birth, doors, supervisor, signals, signal).await {
                     return farewell;
                 }
+                app.auth.news().alone_again();
                 supervisor.tell("READY=1");
             }
         }
@@ -88,10 +89,7 @@ async fn hand_over(
 ) -> Option<Farewell> {
     let stack = &app.settings.stack;
     let begun = Instant::now();
-    let sockets = [
-        (PUBLIC, doors.public.held, doors.public.socket.as_fd()),
-        (MANAGEMENT, doors.management.held, doors.management.socket.as_fd()),
-    ];
+    let sockets = [(PUBLIC, doors.public.held, doors.public.socket.as_fd()), (MANAGEMENT, doors.management.held, doors.management.socket.as_fd())];
     let program = birth.program.display();
     let mut successor = match Successor::start(birth, &sockets) {
         Ok(successor) => successor,
@@ -101,6 +99,7 @@ async fn hand_over(
         }
     };
     let pid = successor.pid();
+    app.auth.news().accompanied();
     tracing::info!(signal, %program, pid, "handing over: a new process prepares itself, this one goes on until that one serves");
     let late = tokio::time::sleep(stack.handover_timeout);
     tokio::pin!(late);

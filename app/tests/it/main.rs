@@ -43,6 +43,7 @@ mod audit;
 mod cache;
 mod drills;
 mod forged;
+mod handover;
 mod import;
 mod keys;
 mod life;

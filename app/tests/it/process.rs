@@ -67,6 +67,8 @@ impl Server {
     }
 
     fn begin(mut command: Command) -> Self {
+        // Who takes over from it is a child of this process when its own parent has ended, and is waited for here.
+        set_child_subreaper(Some(getpid())).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdout, stderr) = (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
         let begun = Instant::now();
@@ -100,8 +102,6 @@ impl Server {
 
     /// Has it hand over, and waits until the process before has ended, with its exit code; or gives the line that says why it goes on.
     pub(crate) fn hand_over(&mut self, deadline: Duration) -> Result<i32, String> {
-        // Who has taken over is then a child of this process when its own parent ends, and is waited for here.
-        set_child_subreaper(Some(getpid())).unwrap();
         let told = |log: &str| log.lines().filter(|line| line.contains("handed over")).map(str::to_owned).collect::<Vec<_>>();
         let before = told(&self.log()).len();
         self.signal(Signal::USR2);
@@ -120,6 +120,12 @@ impl Server {
         let (status, _) = self.wait_for_code(deadline);
         self.heir = Some(pid_in(&line).unwrap());
         Ok(status)
+    }
+
+    /// The process before has ended: who has taken over is looked after from now on.
+    pub(crate) fn adopt_heir(&mut self) {
+        let line = self.log().lines().rfind(|line| line.contains("handed over: ")).map(str::to_owned).unwrap();
+        self.heir = pid_in(&line);
     }
 
     fn wait_for_code(&mut self, deadline: Duration) -> (i32, Duration) {

@@ -60,7 +60,8 @@ impl Inherited {
     }
 
     fn from_predecessor() -> Result<Self, Refused> {
-        let unusable = |error: io::Error| Refused(format!("MAINSTAY_HANDOVER is set, and standard input leads to no process that hands over: {error}"));
+        let unusable =
+            |error: io::Error| Refused(format!("MAINSTAY_HANDOVER is set, and standard input leads to no process that hands over: {error}"));
         let end = std::io::stdin().as_fd().try_clone_to_owned().map_err(unusable)?;
         sockopt::set_socket_timeout(&end, sockopt::Timeout::Recv, Some(PATIENCE)).map_err(|error| unusable(error.into()))?;
         let message = channel::receive(&end).map_err(unusable)?.ok_or_else(|| unusable(io::ErrorKind::UnexpectedEof.into()))?;
@@ -112,7 +113,9 @@ impl Inherited {
 /// The names of `count` sockets. One alone is the public one, whatever a supervisor calls it: systemd gives it the name of its unit.
 fn names(count: &str, names: Option<&str>) -> Result<Vec<String>, Refused> {
     let count: usize = count.parse().ok().filter(|count| (1..=2).contains(count)).ok_or_else(|| {
-        Refused(format!("LISTEN_FDS is `{count}`; it must be 1 or 2: the public address, and the one of management (FileDescriptorName={MANAGEMENT})"))
+        Refused(format!(
+            "LISTEN_FDS is `{count}`; it must be 1 or 2: the public address, and the one of management (FileDescriptorName={MANAGEMENT})"
+        ))
     })?;
     let names: Vec<String> = names.map(|names| names.split(':').map(str::to_owned).collect()).unwrap_or_default();
     match (count, names.as_slice()) {
@@ -165,7 +168,9 @@ mod tests {
         assert_eq!(named("1", Some("mainstay.socket")).unwrap(), ["public"]);
         assert_eq!(named("1", Some("management")).unwrap(), ["management"]);
         assert_eq!(named("2", Some("management:public")).unwrap(), ["management", "public"]);
-        for (count, list) in [("0", None), ("3", None), ("many", None), ("", None), ("-1", None), ("2", None), ("2", Some("public")), ("1", Some("a:b"))] {
+        for (count, list) in
+            [("0", None), ("3", None), ("many", None), ("", None), ("-1", None), ("2", None), ("2", Some("public")), ("1", Some("a:b"))]
+        {
             assert!(named(count, list).is_err(), "{count} {list:?}");
         }
     }

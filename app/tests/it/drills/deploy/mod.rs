@@ -74,7 +74,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { deployments, refused, answered, created, found, distinct, again, connections, .. } = self;
-        writeln!(f, "{deployments} deployments and {refused} refused ones in {:.0?}, the longest {:.1?} from the signal to the end", self.took, self.longest)?;
+        writeln!(
+            f,
+            "{deployments} deployments and {refused} refused ones in {:.0?}, the longest {:.1?} from the signal to the end",
+            self.took, self.longest
+        )?;
         writeln!(f, "{answered} requests answered on {connections} connections, {} failed, {again} sent again after GOAWAY", self.failures.len())?;
         writeln!(f, "{created} products created, {found} found, {distinct} of them distinct")?;
         self.failures.iter().take(10).try_for_each(|failure| writeln!(f, "  {failure}"))?;
@@ -146,7 +150,8 @@ fn load(server: &Server, token: &str, plan: Plan, tally: &Arc<Tally>) -> Vec<tok
         let pause = Duration::from_millis(20 + u64::from(number) * 1700 / u64::from(plan.pausing));
         tokio::spawn(http1::ask(server.public, token.to_owned(), plan.clients + number, pause, tally.clone()))
     });
-    let streaming = (0..plan.connections).map(|number| tokio::spawn(http2::ask(server.public, token.to_owned(), number, plan.streams, tally.clone())));
+    let streaming =
+        (0..plan.connections).map(|number| tokio::spawn(http2::ask(server.public, token.to_owned(), number, plan.streams, tally.clone())));
     let connecting = tokio::spawn(http1::connect_each_time(server.public, tally.clone()));
     asking.chain(pausing).chain(streaming).chain([connecting]).collect()
 }
