@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use super::End;
 use super::signals::{Ask, Signals};
-use super::succession::{Doors, Farewell, until_farewell};
+use super::succession::{Door, Doors, Farewell, until_farewell};
 use crate::app::App;
 use crate::management;
 use crate::sweep;
@@ -76,8 +76,8 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, origin: Origin, starte
     let Inherited { public, management, predecessor } = inherited;
     let supervisor = Supervisor::of(&birth);
     let stack = &app.settings.stack;
-    let (public, public_door) = Doors::open(SocketAddr::new(stack.host, stack.port), public)?;
-    let (management, management_door) = Doors::open(stack.management_addr, management)?;
+    let (public, public_door) = Door::open(SocketAddr::new(stack.host, stack.port), public)?;
+    let (management, management_door) = Door::open(stack.management_addr, management)?;
     let addresses = Addresses { public: public_door.address, management: management_door.address, taken_over: predecessor.is_some() };
     let doors = Doors { public: public_door, management: management_door };
     let (pass, passed_on) = mpsc::unbounded_channel();

@@ -30,7 +30,7 @@ pub(super) struct Doors {
     pub(super) management: Door,
 }
 
-impl Doors {
+impl Door {
     /// The socket that was inherited, or a new one at `address`.
     pub(super) fn open(address: SocketAddr, inherited: Option<Socket>) -> Result<(TcpListener, Door)> {
         let held = inherited.as_ref().is_some_and(|socket| socket.held);

@@ -156,12 +156,15 @@ pub async fn serve_with<S: Stack>(
             biased;
             () = drain.begun() => break,
             accepted = listener.accept() => accepted,
-            Some(stream) = passed_on.recv() => adopted(stream),
+            Some(stream) = passed_on.recv() => {
+                go_on(stream, &service, &common, &registry);
+                continue;
+            }
         };
         match accepted {
             Ok((stream, addr)) => {
                 pause = PAUSE.0;
-                admit(stream, addr, &service, &common, &registry);
+                admit(stream, addr, &service, &common, &registry, false);
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -178,9 +181,7 @@ pub async fn serve_with<S: Stack>(
         }
     }
     while let Ok(stream) = passed_on.try_recv() {
-        if let Ok((stream, addr)) = adopted(stream) {
-            admit(stream, addr, &service, &common, &registry);
-        }
+        go_on(stream, &service, &common, &registry);
     }
     // What the kernel has accepted for us already was promised: it is served, then the door closes. Where it stays open, the queue is the next process's,
     // and under load we would never get to its end.
@@ -189,7 +190,7 @@ pub async fn serve_with<S: Stack>(
     {
         while let Ok((stream, addr)) = queue.accept() {
             if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                admit(stream, addr, &service, &common, &registry);
+                admit(stream, addr, &service, &common, &registry, false);
             }
         }
     }
@@ -201,17 +202,20 @@ pub async fn serve_with<S: Stack>(
     common.tally.report()
 }
 
-/// A connection that another process had.
-fn adopted(stream: std::net::TcpStream) -> io::Result<(TcpStream, SocketAddr)> {
-    stream.set_nonblocking(true)?;
-    let stream = TcpStream::from_std(stream)?;
-    let addr = stream.peer_addr()?;
-    Ok((stream, addr))
+/// Serves a connection on that another process had. One that is gone by now is nobody's loss.
+fn go_on<S: Stack>(stream: std::net::TcpStream, service: &S, common: &Arc<Common>, registry: &Arc<Registry>) {
+    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    if let Ok((stream, addr)) = stream.and_then(|stream| stream.peer_addr().map(|addr| (stream, addr))) {
+        admit(stream, addr, service, common, registry, true);
+    }
 }
 
-fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Arc<Common>, registry: &Arc<Registry>) {
+fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Arc<Common>, registry: &Arc<Registry>, goes_on: bool) {
     match registry.admit(addr, &common.limits, &common.drain) {
         Ok(seat) => {
+            if goes_on {
+                seat.shared.goes_on();
+            }
             common.tally.accepted.fetch_add(1, Relaxed);
             counter!("mainstay_connections_accepted_total").increment(1);
             gauge!("mainstay_connections_open").increment(1.0);
@@ -233,11 +237,10 @@ async fn cut(registry: &Registry, tally: &Tally) {
     }
 }
 
-/// Errors of `accept` that concern the one connection that failed and say nothing about the next (accept(2), "Error handling"), and that of a connection that was
-/// passed on and is gone.
+/// Errors of `accept` that concern the one connection that failed and say nothing about the next (accept(2), "Error handling").
 fn is_of_the_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, NotConnected};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted | NotConnected)
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 #[cfg(test)]

@@ -183,6 +183,13 @@ impl Shared {
         }
     }
 
+    /// Another process had it, and what its client has earned there holds here: a proxy counts on the idle time that it knows.
+    pub(crate) fn goes_on(&self) {
+        self.served.store(1, Relaxed);
+        self.returned.store(1, Relaxed);
+        self.idle_again();
+    }
+
     /// Somebody may be about to ask.
     pub(crate) fn idle_again(&self) {
         self.idle_since.store(self.now(), Relaxed);
