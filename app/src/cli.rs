@@ -92,7 +92,7 @@ pub fn run() -> ExitCode {
         }
         Command::Drill(arguments) => return drill::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
-        Command::Serve => with_settings(serve::run),
+        Command::Serve => serve::run(),
         Command::Migrate { status } => with_settings(|settings| on_the_side(settings, async move |settings| migrate(&settings, status).await)),
         Command::Import(arguments) => with_settings(|settings| on_the_side(settings, async move |settings| import::run(&settings, &arguments).await)),
         Command::Keys { command } => with_settings(|settings| keys::run(&settings, &command)),

@@ -1,32 +1,31 @@
 //! The life of the process: a validated start, serving, and an end in which nobody loses an answer.
 //!
-//! On SIGTERM or SIGINT readiness fails while requests are still served (`DRAIN_DELAY`), then connections are told to close, requests in flight, writes
-//! in progress and running jobs finish, pools close, and the exit code says whether anything had to be cut. A second signal ends at once.
+//! It begins here; [`serving`] has what follows, and [`succession`] how a new process takes over while this one serves.
 
-use std::net::SocketAddr;
+mod serving;
+mod signals;
+mod succession;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay::cache::Cache;
-use mainstay::client::Networks;
 use mainstay::clock::Clock;
 use mainstay::config::Pooler;
 use mainstay::error::{Error, Result, codes};
-use mainstay::log::Sink;
-use mainstay::metrics::Metrics;
+use mainstay::handover::{Predecessor, Word};
 use mainstay::redis::{Address, Redis};
-use mainstay::serve::{self, Drain, Limits};
 use mainstay::store::{self, ConnectionLimits, Database, Dialect, Server};
 use secrecy::SecretString;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Stores};
 use crate::first_start::{self, MadeUpAdmin};
-use crate::management;
 use crate::products;
 use crate::search::Search;
 use crate::settings::Settings;
-use crate::sweep;
+
+pub use serving::{Addresses, Origin, serve};
+pub use signals::{Ask, Signals};
 
 /// How a process ended, for its exit code (sysexits.h where it has one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +40,6 @@ pub enum End {
     Misconfigured = 78,
 }
 
-/// Histograms grow until they are folded.
-const UPKEEP: Duration = Duration::from_secs(5);
 /// A new database's sample is in the index in well under this; the first search should find it.
 const SAMPLE_INDEXED: Duration = Duration::from_secs(15);
 
@@ -183,6 +180,61 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     Ok(Prepared { app, made_up_admin, sample })
 }
 
+/// As [`prepare`], for a process that somebody may call off meanwhile: by a signal, or as its predecessor. Nothing if somebody did.
+///
+/// Who takes over does not begin before its search index is level with the database, so that nobody finds less than before.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub async fn prepare_unless_called_off(
+    settings: Settings,
+    clock: Clock,
+    predecessor: Option<&Predecessor>,
+    signals: &mut Signals,
+) -> Result<Option<Prepared>> {
+    let patience = settings.stack.handover_timeout / 2;
+    let preparing = async {
+        let prepared = prepare(settings, clock).await?;
+        if predecessor.is_some() && tokio::time::timeout(patience, prepared.app.search.level()).await.is_err() {
+            tracing::warn!("the search index is not level with the database yet; until it is, some products are not found");
+        }
+        Ok(Some(prepared))
+    };
+    tokio::select! {
+        prepared = preparing => prepared,
+        () = called_off(predecessor, signals) => Ok(None),
+    }
+}
+
+async fn called_off(predecessor: Option<&Predecessor>, signals: &mut Signals) {
+    let by_predecessor = async {
+        if let Some(predecessor) = predecessor {
+            while let word = predecessor.word().await
+                && !matches!(word, Word::End)
+            {
+                if matches!(word, Word::Gone) {
+                    return std::future::pending().await;
+                }
+            }
+            tracing::info!("called off before it served: the process before was asked to end");
+        } else {
+            std::future::pending().await
+        }
+    };
+    let by_signal = async {
+        loop {
+            match signals.next().await {
+                Ask::End(signal) => return tracing::info!(signal, "called off before it served"),
+                Ask::HandOver(signal) => tracing::warn!(signal, "ignored: this process does not serve yet"),
+            }
+        }
+    };
+    tokio::select! {
+        () = by_predecessor => {}
+        () = by_signal => {}
+    }
+}
+
 /// What was made up at the first start in development, to be shown once.
 #[derive(Debug)]
 pub struct MadeUp {
@@ -198,129 +250,5 @@ pub fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(error = %error, "the limit on open files could not be raised");
-    }
-}
-
-/// Where the service listens.
-#[derive(Debug, Clone, Copy)]
-pub struct Addresses {
-    /// For everybody.
-    pub public: SocketAddr,
-    /// For the operator.
-    pub management: SocketAddr,
-}
-
-/// Serves until a signal comes, and drains. `started` is called once, when connections are accepted.
-///
-/// # Errors
-/// When an address cannot be bound.
-pub async fn serve(app: App, log: Sink, metrics: Metrics, started: impl FnOnce(Addresses)) -> Result<End> {
-    let settings = app.settings.clone();
-    let stack = &settings.stack;
-    let taken = |address: SocketAddr| {
-        move |error: std::io::Error| Error::new(&codes::INTERNAL).with_message(format!("Cannot listen on {address}: {error}")).caused_by(error)
-    };
-    let (public, management) = (SocketAddr::new(stack.host, stack.port), stack.management_addr);
-    let listener = serve::bind(public).map_err(taken(public))?;
-    let management_listener = serve::bind(management).map_err(taken(management))?;
-    let addresses =
-        Addresses { public: listener.local_addr().map_err(taken(public))?, management: management_listener.local_addr().map_err(taken(management))? };
-    let mut signals = Signals::new().map_err(taken(public))?;
-    let (drain, management_drain) = (Drain::new(), Drain::new());
-    let trusted = Networks::new(stack.trusted_proxies.clone());
-    let limits = Limits {
-        connections_max: stack.connections_max,
-        connections_per_address_max: stack.connections_per_address_max,
-        header_timeout: stack.header_timeout,
-        idle_timeout: stack.idle_timeout,
-        // A connection earns its long idle time with its second request.
-        idle_timeout_fresh: stack.idle_timeout.min(Duration::from_secs(30)),
-        trusted: Arc::new(move |address| trusted.contain(address)),
-        ..Limits::default()
-    };
-    tokio::spawn(serve::serve(
-        management_listener,
-        serve::Plain(management::router(app.clone(), metrics.clone(), log.clone())),
-        Limits::default(),
-        management_drain.clone(),
-    ));
-    let serving = tokio::spawn(serve::serve(listener, app.service(log, metrics.clone()), limits, drain.clone()));
-    let upkeep = tokio::spawn(async move {
-        let mut tick = tokio::time::interval(UPKEEP);
-        loop {
-            tick.tick().await;
-            metrics.upkeep();
-        }
-    });
-    app.jobs.start();
-    let sweeping = tokio::spawn(sweep::keep_swept(app.clone()));
-    app.health.ready();
-    started(addresses);
-
-    let name = signals.next().await;
-    tracing::info!(signal = name, drain_delay_ms = stack.drain_delay.as_millis() as u64, "ending: readiness fails, requests are still served");
-    app.health.draining();
-    let end = tokio::select! {
-        end = ending(&app, drain, serving) => end,
-        name = signals.next() => {
-            tracing::error!(signal = name, "second signal: ending at once");
-            End::Cut
-        }
-    };
-    upkeep.abort();
-    sweeping.abort();
-    management_drain.cut();
-    Ok(end)
-}
-
-async fn ending(app: &App, drain: Drain, serving: tokio::task::JoinHandle<serve::Report>) -> End {
-    let stack = &app.settings.stack;
-    tokio::time::sleep(stack.drain_delay).await;
-    let begun = Instant::now();
-    drain.begin(stack.shutdown_timeout);
-    let cut = match serving.await {
-        Ok(report) => {
-            tracing::info!(
-                accepted = report.accepted,
-                refused = report.refused,
-                cut = report.cut,
-                unfinished = report.unfinished,
-                "connections drained"
-            );
-            report.cut
-        }
-        Err(error) => {
-            tracing::error!(error = %error, "the accept loop failed");
-            1
-        }
-    };
-    let left = stack.shutdown_timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(100));
-    let written = tokio::time::timeout(left, app.writes.drained()).await.is_ok();
-    if !written {
-        tracing::error!(writes = app.writes.in_progress(), "writes were cut");
-    }
-    // What requests have just enqueued was still being done meanwhile; the rest is another instance's, or the next start's.
-    let left = stack.shutdown_timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(100));
-    let done = app.jobs.stop(left).await;
-    let closed = app.database.close(left).await;
-    tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "ended");
-    if cut == 0 && written && done && closed { End::Clean } else { End::Cut }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }

@@ -201,7 +201,9 @@ class Rules:
         services = [unit(path) for path in UNITS]
         for path, service in zip(UNITS, services):
             self.grace(path.name, environment, service["TimeoutStopSec"])
-            for key, value in {"Type": "exec", "KillSignal": "SIGTERM", "RestartPreventExitStatus": "78", "ProtectSystem": "strict"}.items():
+            wanted = {"Type": "notify", "NotifyAccess": "main", "ExecReload": "/bin/kill -USR2 $MAINPID"}
+            wanted |= {"KillSignal": "SIGTERM", "RestartPreventExitStatus": "78", "ProtectSystem": "strict"}
+            for key, value in wanted.items():
                 self.must(service.get(key) == value, f"{path.name}: {key} is not {value}")
         own = {"StateDirectory", "WorkingDirectory", "Environment"}
         plain, template = ({key: value for key, value in service.items() if key not in own} for service in services)

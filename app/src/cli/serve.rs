@@ -3,17 +3,32 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
+use mainstay::config::Birth;
+use mainstay::error::{Error, codes};
+use mainstay::handover::Inherited;
 use mainstay::log::{self, Sink};
 use mainstay::metrics::Metrics;
 use secrecy::ExposeSecret;
 
-use crate::life::{self, Addresses, MadeUp};
+use crate::life::{self, Addresses, End, MadeUp, Origin, Signals};
 use crate::settings::Settings;
 
 /// The last lines matter most; a terminal takes them in less.
 const FLUSH: Duration = Duration::from_secs(2);
 
-pub(super) fn run(settings: Settings) -> u8 {
+pub(super) fn run() -> u8 {
+    let birth = Birth::of_this_process();
+    // Before anything is opened: what was inherited is told by its number.
+    match Inherited::take(&birth) {
+        Ok(inherited) => super::with_settings(|settings| serve(settings, birth, inherited)),
+        Err(refused) => {
+            eprintln!("mainstay: {refused}");
+            End::Misconfigured as u8
+        }
+    }
+}
+
+fn serve(settings: Settings, birth: Birth, inherited: Inherited) -> u8 {
     let stack = &settings.stack;
     let sink = match Sink::to(std::io::stdout(), stack.log_format) {
         Ok(sink) => sink,
@@ -30,12 +45,15 @@ pub(super) fn run(settings: Settings) -> u8 {
     let log = sink.clone();
     let outcome = runtime.block_on(async move {
         let production = settings.stack.production();
-        let prepared = life::prepare(settings, super::clock()).await?;
+        let mut signals = Signals::new().map_err(|error| Error::new(&codes::INTERNAL).with_message("Signals cannot be heard").caused_by(error))?;
+        let prepared = life::prepare_unless_called_off(settings, super::clock(), inherited.predecessor.as_ref(), &mut signals).await?;
+        let Some(prepared) = prepared else { return Ok(End::Clean) };
         let made_up = MadeUp { admin: prepared.made_up_admin, sample: prepared.sample };
         let flush = log.clone();
-        life::serve(prepared.app, log, metrics, move |addresses| {
-            tracing::info!(public = %addresses.public, management = %addresses.management, version = env!("CARGO_PKG_VERSION"), "serving");
-            if !production {
+        life::serve(prepared.app, log, metrics, Origin { birth, inherited, signals }, move |addresses| {
+            let Addresses { public, management, taken_over } = addresses;
+            tracing::info!(%public, %management, taken_over, version = env!("CARGO_PKG_VERSION"), "serving");
+            if !production && !taken_over {
                 flush.flush(FLUSH);
                 eprint!("{}", welcome(addresses, &made_up));
             }
@@ -65,7 +83,7 @@ fn log_panics() {
 fn welcome(addresses: Addresses, made_up: &MadeUp) -> String {
     let colour = std::io::stderr().is_terminal();
     let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
-    let (public, management) = (addresses.public, addresses.management);
+    let Addresses { public, management, .. } = addresses;
     let line = |name: &str, value: &str| format!("  {}  {value}\n", paint("2", &format!("{name:<9}")));
     let mut text = format!("\n  {} {}\n\n", paint("1;36", "Mainstay"), paint("2", concat!(env!("CARGO_PKG_VERSION"), ", development")));
     text += &line("API", &paint("1", &format!("http://{public}")));

@@ -103,8 +103,10 @@ impl Search {
     pub async fn open(folder: &Path, database: Database, cache: Cache) -> Result<Self> {
         let born = born(&database).await?;
         for place in 0..PLACES {
+            // The first time that two processes meet, the second begins with what the first has read.
+            let others: Vec<_> = (0..PLACES).filter(|other| *other != place).map(|other| folder.join(other.to_string())).collect();
             let folder = folder.join(place.to_string());
-            let opened = tokio::task::spawn_blocking(move || of_this_database(Index::open(folder, &fields())?, born)).await;
+            let opened = tokio::task::spawn_blocking(move || of_this_database(Index::open_beside(folder, &fields(), &others)?, born)).await;
             match opened.map_err(|error| Error::new(&codes::INTERNAL).caused_by(error))? {
                 Ok(index) => return Ok(Self::follow(index, born, database, cache)),
                 Err(mainstay_search::Error::Busy { .. }) => {}
@@ -156,6 +158,14 @@ impl Search {
             behind: lag.behind.load(Ordering::Relaxed),
             caught_up: lag.caught_up.load(Ordering::Relaxed),
             failures: lag.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until the index has been level with the log once.
+    pub async fn level(&self) {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !self.standing().caught_up {
+            look.tick().await;
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::ground::Ground;
 
 mod chance;
+mod deploy;
 mod flood;
 mod instances;
 mod kill;
@@ -14,6 +15,7 @@ mod kill;
 on_both! {
     a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_mails
     a_flood_of_wrong_sign_ins_keeps_no_honest_one_out
+    deployments_under_load_lose_no_request
 }
 
 async fn a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_mails(ground: Arc<Ground>) {
@@ -21,6 +23,13 @@ async fn a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_ma
     eprintln!("seed {seed}");
     let report = kill::run(&ground, kill::Plan { kills: 15, seed }, |_| {}).await;
     eprintln!("{report}");
+}
+
+async fn deployments_under_load_lose_no_request(ground: Arc<Ground>) {
+    let plan = deploy::Plan { deployments: 3, requests_between: 300, clients: 4, pausing: 4, connections: 2, streams: 4, reads_per_write: 1 };
+    let report = deploy::run(&ground, plan, |_| {}).await;
+    eprintln!("{report}");
+    assert!(report.held(), "{report}");
 }
 
 /// How much slower the honest become is measured by the example, on a machine that does nothing else.

@@ -56,6 +56,7 @@ mod cache;
 mod drills;
 mod failover;
 mod forged;
+mod handover;
 mod import;
 mod keys;
 mod life;

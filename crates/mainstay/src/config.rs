@@ -5,6 +5,7 @@
 //!
 //! A service adds its own settings by reading them from the same [`Reader`].
 
+mod birth;
 mod reader;
 mod values;
 
@@ -18,6 +19,8 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::redis::{Address, TlsFiles};
 use crate::store::REPLICAS_MAX;
 
+pub use birth::Birth;
+pub(crate) use birth::{HANDOVER, LISTEN};
 pub use reader::{Entry, Knob, Origin, Problems, Reader};
 pub use values::{ByteSize, Origins, Setting};
 
@@ -115,6 +118,7 @@ pub struct Settings {
     pub jwt_audience: String,
     pub shutdown_timeout: Duration,
     pub drain_delay: Duration,
+    pub handover_timeout: Duration,
     pub log_level: String,
     pub log_format: LogFormat,
     pub data_dir: PathBuf,
@@ -174,6 +178,7 @@ impl Settings {
             jwt_audience: reader.read(Knob::new("JWT_AUDIENCE", "`aud` of access tokens").default("mainstay")),
             shutdown_timeout: reader.read(Knob::new("SHUTDOWN_TIMEOUT", "Time for requests in flight at the end; past it they are cut").default("30s").within(Duration::from_millis(10), seconds(3600))),
             drain_delay: reader.read(Knob::new("DRAIN_DELAY", "Time between failing readiness and draining; 5s behind a balancer").default("0s").within(Duration::ZERO, seconds(300))),
+            handover_timeout: reader.read(Knob::new("HANDOVER_TIMEOUT", "Time that a new process has, after SIGUSR2, to begin serving; past it the old one goes on").default("60s").within(seconds(1), seconds(3600))),
             log_level: reader.read(Knob::new("LOG_LEVEL", "`error`, `warn`, `info`, `debug`, `trace`; `info,sqlx=debug` for one part").default("info")),
             log_format: reader.read(Knob::new("LOG_FORMAT", "`json` or `text`").default(if production { "json" } else { "text" }).default_says("`json` in production, `text` in development")),
             data_dir,

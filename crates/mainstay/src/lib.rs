@@ -8,6 +8,7 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod handover;
 pub mod serve;
 
 pub mod context;

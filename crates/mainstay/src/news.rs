@@ -16,6 +16,7 @@
 //!
 //! After a pause everything is forgotten before anything is believed: news went by.
 
+mod beside;
 mod follow;
 
 use std::collections::HashMap;
@@ -49,6 +50,9 @@ pub trait Memory: Send + Sync + 'static {
     fn lost(&self, now: Instant) {
         self.told_until(now);
     }
+
+    /// All changes are made by this process from now on.
+    fn alone(&self);
 
     /// A reading of the log is about to be asked for: what is committed by now it will see.
     fn asking(&self) {}
@@ -144,6 +148,8 @@ pub struct News(Arc<Ear>);
 struct Ear {
     /// Until [`News::listen`].
     early: Mutex<Vec<Follower>>,
+    /// Another process works on the same SQLite database.
+    accompanied: AtomicBool,
     listening: OnceLock<(Arc<Shared>, AbortHandle)>,
 }
 
@@ -341,6 +347,7 @@ mod tests {
             self.0.lock().unwrap().push("everything".to_owned());
         }
         fn told_until(&self, _: Instant) {}
+        fn alone(&self) {}
     }
 
     fn two() -> (Arc<Heard>, Arc<Heard>, Arc<Shared>) {

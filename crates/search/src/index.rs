@@ -20,7 +20,7 @@ use crate::directory::CachedDirectory;
 use crate::document::{Change, id_text};
 use crate::fields::{HIGH, LOW, Layout, STEMMED, UNSTEMMED};
 use crate::search::{Hits, Query};
-use crate::{Error, Fields};
+use crate::{Error, Fields, seed};
 
 /// What the writer may hold before it writes a segment: 67,709 products come out as one segment with 32 MB and as eight
 /// with 16. One thread, because the index lives beside a server whose cores are for requests.
@@ -97,10 +97,22 @@ impl Index {
     /// # Errors
     /// [`Error::Busy`] when another process holds `dir`; [`Error::Io`] or [`Error::Storage`] when nothing can be written there.
     pub fn open(dir: impl AsRef<Path>, fields: &Fields) -> Result<Self, Error> {
+        Self::open_beside(dir, fields, &[])
+    }
+
+    /// As [`Index::open`]; if there is no index in `dir`, it begins with what one of `others` holds, be it in use or not.
+    ///
+    /// # Errors
+    /// As [`Index::open`].
+    pub fn open_beside(dir: impl AsRef<Path>, fields: &Fields, others: &[PathBuf]) -> Result<Self, Error> {
         let dir = dir.as_ref();
         fs::create_dir_all(dir)?;
         let lock = hold(dir)?;
         let files = dir.join("index");
+        if !files.join("meta.json").exists() {
+            // Whole or not is found below, as for any other index.
+            let _ = others.iter().find(|other| seed::copy(&other.join("index"), &files).is_ok());
+        }
         let reason = match catch_unwind(AssertUnwindSafe(|| existing(&files, fields))) {
             Ok(Ok((index, cursor))) => {
                 let tried = catch_unwind(AssertUnwindSafe(|| Self::over(index, fields, Opened::Existing { cursor }, Some(lock.try_clone()?))));

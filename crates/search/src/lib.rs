@@ -18,6 +18,7 @@ mod flatten;
 mod index;
 mod plan;
 mod search;
+mod seed;
 mod snippet;
 
 pub use collect::FACET_VALUES_MAX;

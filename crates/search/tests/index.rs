@@ -79,6 +79,30 @@ fn a_second_holder_of_a_directory_is_refused_by_name() {
 }
 
 #[test]
+fn an_index_begins_with_what_another_holds_and_both_go_their_own_ways() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let others = [second.path().join("nothing"), first.path().to_owned()];
+    let one = Index::open(first.path(), &fields()).unwrap();
+    for (id, name) in [(1, "lamp"), (2, "table"), (3, "chair")] {
+        one.apply([Change::Put(named(id, name))], &id.to_string()).unwrap();
+    }
+    one.apply([Change::Remove(Uuid::from_u128(3))], "4").unwrap();
+    let two = Index::open_beside(second.path(), &fields(), &others).unwrap();
+    assert_eq!(two.opened(), &Opened::Existing { cursor: "4".to_owned() }, "while the first is in use");
+    assert_eq!((found(&two, "lamp"), found(&two, "chair")), (vec![1], vec![]));
+    two.apply([Change::Put(named(4, "shelf")), Change::Remove(Uuid::from_u128(1))], "5").unwrap();
+    // Enough commits for merges, which throw files away that the other one still reads.
+    for id in 10..60 {
+        one.apply([Change::Put(named(id, "lamp"))], &id.to_string()).unwrap();
+    }
+    assert_eq!((found(&one, "shelf"), found(&two, "shelf"), found(&two, "lamp")), (vec![], vec![4], vec![]));
+    drop((one, two));
+    let two = Index::open_beside(second.path(), &fields(), &others).unwrap();
+    assert_eq!(two.opened(), &Opened::Existing { cursor: "5".to_owned() }, "it has its own now");
+    assert_eq!(Index::open(first.path(), &fields()).unwrap().cursor(), "59");
+}
+
+#[test]
 fn other_fields_start_afresh_and_other_boosts_do_not() {
     let dir = tempfile::tempdir().unwrap();
     Index::open(dir.path(), &fields()).unwrap().apply([Change::Put(named(1, "lamp"))], "1").unwrap();

@@ -101,6 +101,11 @@ impl Auth {
         Self(Arc::new(Inner { tokens, clock, accounts, quota, standings, news, asked, keys }))
     }
 
+    /// How it hears of the changes that others make.
+    pub fn news(&self) -> &News {
+        &self.0.news
+    }
+
     /// Does this instance hear of the changes that others make?
     pub fn hearing(&self) -> Hearing {
         self.0.news.hearing()
@@ -130,6 +135,8 @@ impl Auth {
         if let Some(expected) = expected {
             expected.heard(KEPT_UNTOLD - SETTLED).await;
             tokio::time::sleep(SETTLED).await;
+        } else if self.0.news.leaves_others_untold() {
+            tokio::time::sleep(KEPT_UNTOLD).await;
         }
         Ok(())
     }

@@ -162,6 +162,10 @@ impl Memory for Standings {
     fn told_until(&self, until: Instant) {
         self.told.until(until);
     }
+
+    fn alone(&self) {
+        self.told.alone();
+    }
 }
 
 /// What the triggers say: `<account>` or `<account>/<session>`.

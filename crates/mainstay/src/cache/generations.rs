@@ -211,6 +211,10 @@ impl Memory for Generations {
         self.told.until(until);
     }
 
+    fn alone(&self) {
+        self.told.alone();
+    }
+
     fn lost(&self, now: Instant) {
         // When it was told for the last time is remembered: it says how old an answer may be.
         if self.told.holds(now) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 
 use super::answer::Stack;
 use super::connection::{self, Common};
@@ -98,13 +99,34 @@ const UNREAD_BYTES_MAX: u32 = 256 * 1024;
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
-    // Accepted sockets inherit both. The window is agreed on in the handshake, so an accepted socket would be too late.
-    socket.set_recv_buffer_size(UNREAD_BYTES_MAX)?;
-    // Without it the kernel takes megabytes of answers for a client that does not read, and we make them all before we notice.
-    #[cfg(target_os = "linux")]
-    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    bound_buffers(&socket2::SockRef::from(&socket))?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
+}
+
+/// A socket that listens already, as [`bind`] would have made it.
+///
+/// # Errors
+/// It cannot be watched, or not be changed.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn adopt(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    let socket = socket2::SockRef::from(&listener);
+    bound_buffers(&socket)?;
+    // To listen again changes the length of the queue and nothing else. A supervisor's may be short.
+    socket.listen(BACKLOG.cast_signed())?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Accepted sockets inherit both. The window is agreed on in the handshake, so an accepted socket would be too late.
+fn bound_buffers(socket: &socket2::SockRef<'_>) -> io::Result<()> {
+    socket.set_recv_buffer_size(UNREAD_BYTES_MAX as usize)?;
+    // Without it the kernel takes megabytes of answers for a client that does not read, and we make them all before we notice.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    Ok(())
 }
 
 /// Serves `service` on `listener` until `drain` is begun and every connection has ended or was cut.
@@ -112,6 +134,18 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// Each request carries a [`Peer`](super::Peer). A service must answer a fault without waiting; it should answer everything else as
 /// it likes. Several listeners may share one `drain`.
 pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, drain: Drain) -> Report {
+    let (_, nobody) = mpsc::unbounded_channel();
+    serve_with(listener, nobody, service, limits, drain).await
+}
+
+/// As [`serve`], with connections beside those that are accepted: another process had them, and nobody is asking on them.
+pub async fn serve_with<S: Stack>(
+    listener: TcpListener,
+    mut passed_on: mpsc::UnboundedReceiver<std::net::TcpStream>,
+    service: S,
+    limits: Limits,
+    drain: Drain,
+) -> Report {
     let common = Arc::new(Common::new(limits, drain.clone()));
     let registry = Arc::new(Registry::default());
     // Accepted sockets inherit it (Linux, BSD): one system call instead of one per connection. A listener that refuses it still serves.
@@ -122,11 +156,15 @@ pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, 
             biased;
             () = drain.begun() => break,
             accepted = listener.accept() => accepted,
+            Some(stream) = passed_on.recv() => {
+                go_on(stream, &service, &common, &registry);
+                continue;
+            }
         };
         match accepted {
             Ok((stream, addr)) => {
                 pause = PAUSE.0;
-                admit(stream, addr, &service, &common, &registry);
+                admit(stream, addr, &service, &common, &registry, false);
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -142,11 +180,17 @@ pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, 
             }
         }
     }
-    // What the kernel has accepted for us already was promised: it is served, then the door closes.
-    if let Ok(queue) = listener.into_std() {
+    while let Ok(stream) = passed_on.try_recv() {
+        go_on(stream, &service, &common, &registry);
+    }
+    // What the kernel has accepted for us already was promised: it is served, then the door closes. Where it stays open, the queue is the next process's,
+    // and under load we would never get to its end.
+    if let Ok(queue) = listener.into_std()
+        && !drain.leaves()
+    {
         while let Ok((stream, addr)) = queue.accept() {
             if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                admit(stream, addr, &service, &common, &registry);
+                admit(stream, addr, &service, &common, &registry, false);
             }
         }
     }
@@ -158,9 +202,20 @@ pub async fn serve<S: Stack>(listener: TcpListener, service: S, limits: Limits, 
     common.tally.report()
 }
 
-fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Arc<Common>, registry: &Arc<Registry>) {
+/// Serves a connection on that another process had. One that is gone by now is nobody's loss.
+fn go_on<S: Stack>(stream: std::net::TcpStream, service: &S, common: &Arc<Common>, registry: &Arc<Registry>) {
+    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    if let Ok((stream, addr)) = stream.and_then(|stream| stream.peer_addr().map(|addr| (stream, addr))) {
+        admit(stream, addr, service, common, registry, true);
+    }
+}
+
+fn admit<S: Stack>(stream: TcpStream, addr: SocketAddr, service: &S, common: &Arc<Common>, registry: &Arc<Registry>, goes_on: bool) {
     match registry.admit(addr, &common.limits, &common.drain) {
         Ok(seat) => {
+            if goes_on {
+                seat.shared.goes_on();
+            }
             common.tally.accepted.fetch_add(1, Relaxed);
             counter!("mainstay_connections_accepted_total").increment(1);
             gauge!("mainstay_connections_open").increment(1.0);

@@ -4,6 +4,8 @@
 //! happened that brings a deadline nearer; a request in the ordinary course touches no timer.
 
 use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -86,15 +88,33 @@ pub(crate) async fn run<S: Stack>(mut stream: TcpStream, seat: Seat, service: S,
                 Protocol::Http2 => http2(wire, door, &mut watch, &common).await,
             }
         }
+        // What was read to tell the protocol would be missing there; but then a head has begun, and its cause is another.
+        Err(Cause::PassedOn) => Some(pass_on(&stream, shared)),
         Err(cause) => Some(cause),
     };
     common.tally.closed(cause);
 }
 
-async fn http1<S: Stack>(wire: Wire<S>, door: Door<S>, watch: &mut Watch<'_>, common: &Common) -> Option<Cause> {
+async fn http1<S: Stack>(mut wire: Wire<S>, mut door: Door<S>, watch: &mut Watch<'_>, common: &Common) -> Option<Cause> {
     let shared = watch.shared;
-    let mut connection = common.http1.serve_connection(TokioIo::new(wire), door);
-    let cause = watch.drive(|cx| Pin::new(&mut connection).poll(cx)).await.err()?;
+    let (connection, cause) = loop {
+        let mut connection = common.http1.serve_connection(TokioIo::new(wire), door);
+        let cause = watch.drive(|cx| Pin::new(&mut connection).poll(cx)).await.err()?;
+        if !matches!(cause, Cause::DrainIdle | Cause::PassedOn) {
+            break (connection, cause);
+        }
+        // hyper has read nothing that it has not made a request of: else a head has begun, and its cause is another.
+        let parts = connection.into_parts();
+        (wire, door) = (parts.io.into_inner(), parts.service);
+        if cause == Cause::PassedOn {
+            return Some(pass_on(wire.stream(), shared));
+        }
+        if !has_unread(wire.stream()) {
+            return Some(cause);
+        }
+        // The runtime has not told us yet of what the kernel has: a request, which is answered and told to close.
+        shared.idle_again();
+    };
     prepare_end(cause, shared, common);
     if cause == Cause::Idle {
         let mut wire = connection.into_parts().io.into_inner();
@@ -135,6 +155,19 @@ async fn http2<S: Stack>(wire: Wire<S>, door: Door<S>, watch: &mut Watch<'_>, co
         let _ = tokio::time::timeout(GOODBYE, connection).await;
     }
     Some(cause)
+}
+
+/// Gives a connection on which nobody is asking to the process that goes on with it. What the client sends meanwhile waits in the kernel; all this process
+/// knows of the connection is its address, which the socket knows as well.
+fn pass_on(stream: &TcpStream, shared: &Shared) -> Cause {
+    let copy = stream.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
+    let sent = copy.is_ok_and(|copy| shared.drain.heir().is_some_and(|heir| heir.send(copy).is_ok()));
+    if sent { Cause::PassedOn } else { Cause::DrainIdle }
+}
+
+/// Has the kernel bytes for us?
+fn has_unread(stream: &TcpStream) -> bool {
+    socket2::SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]).is_ok_and(|count| count > 0)
 }
 
 /// Counts what is lost. A client that does not read, or is cut, is sent a reset: a FIN would wait behind bytes that nobody takes.

@@ -20,6 +20,8 @@ pub(crate) enum Cause {
     Linger,
     /// A drain, and nothing in flight.
     DrainIdle,
+    /// The same, and another process goes on with the connection.
+    PassedOn,
     /// A drain, and a request body that has stopped coming.
     DrainStalled,
     /// The hard phase of a drain.
@@ -40,6 +42,7 @@ impl Cause {
             Cause::WriteStall => "write_stall",
             Cause::Linger => "linger",
             Cause::DrainIdle => "drain_idle",
+            Cause::PassedOn => "passed_on",
             Cause::DrainStalled => "drain_stalled",
             Cause::Cut => "cut",
             Cause::Evicted => "evicted",
@@ -68,6 +71,8 @@ pub(crate) struct Sight {
     pub(crate) window_wait: Ms,
     pub(crate) linger_since: Ms,
     pub(crate) drain_began: Ms,
+    /// Another process goes on with it if nobody is asking (HTTP/1.1).
+    pub(crate) heir: bool,
     pub(crate) last_read: Ms,
 }
 
@@ -111,7 +116,9 @@ pub(crate) fn deadline(sight: &Sight, limits: &Limits) -> Option<(Ms, Cause)> {
             let idle = if earned { limits.idle_timeout } else { limits.idle_timeout_fresh };
             earlier(sight.idle_since + ms(idle), Cause::Idle);
         }
-        if draining {
+        if draining && sight.heir {
+            earlier(sight.drain_began, Cause::PassedOn);
+        } else if draining {
             earlier(sight.idle_since.max(sight.drain_began) + ms(limits.drain_idle), Cause::DrainIdle);
         }
     }
@@ -166,6 +173,16 @@ mod tests {
         let idle = Sight { served: 9, idle_since: 100, drain_began: 50_000, ..Sight::default() };
         assert_eq!(due(idle), Some((51_000, Cause::DrainIdle)));
         assert_eq!(due(Sight { idle_since: 50_700, ..idle }), Some((51_700, Cause::DrainIdle)));
+    }
+
+    #[test]
+    fn an_heir_gets_at_once_what_nobody_asks_on_and_nothing_else() {
+        let idle = Sight { served: 9, idle_since: 100, drain_began: 50_000, heir: true, ..Sight::default() };
+        assert_eq!(due(idle), Some((50_000, Cause::PassedOn)));
+        assert_eq!(due(Sight { served: 0, ..idle }), Some((10_000, Cause::FirstByte)), "one that never spoke has had its time");
+        assert_eq!(due(Sight { in_flight: 1, ..idle }), None);
+        assert_eq!(due(Sight { head_began: 49_999, last_read: 49_999, ..idle }), Some((52_000, Cause::Head)));
+        assert_eq!(due(Sight { heir: false, ..idle }), Some((51_000, Cause::DrainIdle)));
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod registry;
 mod shared;
 mod wire;
 
-pub use accept::{Report, bind, serve};
+pub use accept::{Report, adopt, bind, serve, serve_with};
 pub use answer::{Plain, Stack};
 pub use drain::Drain;
 pub use head::HeadFault;

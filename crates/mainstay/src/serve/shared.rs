@@ -183,6 +183,18 @@ impl Shared {
         }
     }
 
+    /// Another process had it, and what its client has earned there holds here: a proxy counts on the idle time that it knows.
+    pub(crate) fn goes_on(&self) {
+        self.served.store(1, Relaxed);
+        self.returned.store(1, Relaxed);
+        self.idle_again();
+    }
+
+    /// Somebody may be about to ask.
+    pub(crate) fn idle_again(&self) {
+        self.idle_since.store(self.now(), Relaxed);
+    }
+
     /// The socket takes no more bytes for now.
     pub(crate) fn write_blocked(&self) {
         if self.blocked_since.load(Relaxed) == 0 {
@@ -274,6 +286,7 @@ impl Shared {
             window_wait: if self.window_waits.load(Relaxed) > 0 { self.window_progress.load(Relaxed) } else { 0 },
             linger_since: self.linger_since.load(Relaxed),
             drain_began,
+            heir: !self.is_http2() && !self.dirty.load(Relaxed) && self.drain.heir().is_some(),
             last_read,
         }
     }

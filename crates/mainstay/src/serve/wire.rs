@@ -62,6 +62,11 @@ impl<S: Stack> Wire<S> {
         Wire { stream, replay, out: Bytes::new(), shared, limits, service, eof: false, finished: false, discarded_bytes: 0, pause: None }
     }
 
+    /// The socket, for who looks at it beside hyper.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Queues the service's answer to `fault`; `false` if it has none at once. Only right when nothing of another answer
     /// is unwritten ([`Shared::is_clean`]).
     pub(crate) fn refuse(&mut self, fault: HeadFault) -> bool {

@@ -1,0 +1,136 @@
+//! How a new process takes over from this one while it serves, and what keeps it from doing so.
+//!
+//! Until the new process says that it serves, nothing changes here: whatever becomes of it, this one goes on.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use mainstay::config::Birth;
+use mainstay::error::Result;
+use mainstay::handover::{MANAGEMENT, PUBLIC, Socket, Successor, Supervisor};
+use mainstay::serve;
+use tokio::net::TcpListener;
+
+use super::serving::taken;
+use super::signals::{Ask, Signals};
+use crate::app::App;
+
+/// A listening socket, held a second time so that it can be given to another process while it is served.
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
+    /// A supervisor holds it as well.
+    pub(super) held: bool,
+    socket: OwnedFd,
+}
+
+/// Both of them.
+pub(super) struct Doors {
+    pub(super) public: Door,
+    pub(super) management: Door,
+}
+
+impl Door {
+    /// The socket that was inherited, or a new one at `address`.
+    pub(super) fn open(address: SocketAddr, inherited: Option<Socket>) -> Result<(TcpListener, Door)> {
+        let held = inherited.as_ref().is_some_and(|socket| socket.held);
+        let inherits = inherited.is_some();
+        let listener = match inherited {
+            Some(socket) => serve::adopt(socket.listener),
+            None => serve::bind(address),
+        };
+        let listener = listener.map_err(taken(address))?;
+        let bound = listener.local_addr().map_err(taken(address))?;
+        if inherits && !held && bound != address && address.port() != 0 {
+            tracing::warn!(%bound, configured = %address, "an address changes with a restart, not with a handover");
+        }
+        let socket = listener.as_fd().try_clone_to_owned().map_err(taken(address))?;
+        Ok((listener, Door { address: bound, held, socket }))
+    }
+}
+
+/// Why a process stops serving.
+pub(super) enum Farewell {
+    /// It was asked to, with the new process that had not taken over yet.
+    Asked(Option<Successor>),
+    /// The new process serves.
+    HandedOver(Successor),
+}
+
+/// Serves on until there is a reason not to.
+pub(super) async fn until_farewell(app: &App, birth: &Birth, doors: &Doors, supervisor: &Supervisor, signals: &mut Signals) -> Farewell {
+    loop {
+        match signals.next().await {
+            Ask::End(signal) => {
+                let drain_delay_ms = app.settings.stack.drain_delay.as_millis() as u64;
+                tracing::info!(signal, drain_delay_ms, "ending: readiness fails, requests are still served");
+                return Farewell::Asked(None);
+            }
+            Ask::HandOver(signal) => {
+                supervisor.tell("RELOADING=1");
+                if let Some(farewell) = hand_over(app, birth, doors, supervisor, signals, signal).await {
+                    return farewell;
+                }
+                app.auth.news().alone_again();
+                supervisor.tell("READY=1");
+            }
+        }
+    }
+}
+
+/// Tries to hand over. Nothing if this process goes on.
+async fn hand_over(
+    app: &App,
+    birth: &Birth,
+    doors: &Doors,
+    supervisor: &Supervisor,
+    signals: &mut Signals,
+    signal: &'static str,
+) -> Option<Farewell> {
+    let stack = &app.settings.stack;
+    let begun = Instant::now();
+    let sockets = [(PUBLIC, doors.public.held, doors.public.socket.as_fd()), (MANAGEMENT, doors.management.held, doors.management.socket.as_fd())];
+    let program = birth.program.display();
+    let mut successor = match Successor::start(birth, &sockets) {
+        Ok(successor) => successor,
+        Err(error) => {
+            tracing::error!(signal, %program, %error, "nothing was handed over: the new process cannot be started; this one goes on");
+            return None;
+        }
+    };
+    let pid = successor.pid();
+    app.auth.news().accompanied();
+    tracing::info!(signal, %program, pid, "handing over: a new process prepares itself, this one goes on until that one serves");
+    let late = tokio::time::sleep(stack.handover_timeout);
+    tokio::pin!(late);
+    loop {
+        tokio::select! {
+            ready = successor.ready() => match ready {
+                Ok(()) => {
+                    let took_ms = begun.elapsed().as_millis() as u64;
+                    tracing::info!(pid, took_ms, "handed over: the new process serves, this one finishes what it has begun");
+                    supervisor.tell(&format!("MAINPID={pid}\nREADY=1"));
+                    return Some(Farewell::HandedOver(successor));
+                }
+                Err(died) => {
+                    tracing::error!(pid, exit_code = died.0.code(), error = %died, "nothing was handed over; this process goes on");
+                    return None;
+                }
+            },
+            () = &mut late => {
+                let waited_ms = stack.handover_timeout.as_millis() as u64;
+                tracing::error!(pid, waited_ms, "nothing was handed over: the new process did not serve in time and is ended; this one goes on");
+                // It may have begun to serve a moment ago: then it finishes what it has.
+                tokio::spawn(successor.give_up(stack.shutdown_timeout));
+                return None;
+            }
+            ask = signals.next() => match ask {
+                Ask::HandOver(again) => tracing::warn!(signal = again, pid, "ignored: a new process prepares itself already"),
+                Ask::End(signal) => {
+                    tracing::info!(signal, pid, "ending, and the new process with this one");
+                    return Some(Farewell::Asked(Some(successor)));
+                }
+            },
+        }
+    }
+}
