@@ -45,9 +45,14 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
+    /// Is this kind of database tried at all?
+    pub(crate) fn is_tried(dialect: Dialect) -> bool {
+        dialect == Dialect::Sqlite || std::env::var("MAINSTAY_TEST_DATABASES").as_deref() != Ok("sqlite")
+    }
+
     /// Runs a test on an empty database.
     pub(crate) async fn run<F: Future<Output = ()> + Send + 'static>(dialect: Dialect, test: impl FnOnce(Arc<Ground>) -> F) {
-        if dialect == Dialect::Postgres && std::env::var("MAINSTAY_TEST_DATABASES").is_ok_and(|databases| databases == "sqlite") {
+        if !Self::is_tried(dialect) {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
