@@ -112,12 +112,10 @@ pub(super) async fn run(plan: &Plan, program: &Program, database: Option<&str>) 
     let mut outcome = Outcome::default();
     for (_, stretch, attack) in &attacks {
         let honest = (&sign_ins, &reads);
+        served(&mut outcome, honest, stretch);
         judge(&mut outcome, honest, &calm, stretch, attack);
     }
     for (what, record) in [("sign-ins", &sign_ins), ("reads", &reads)] {
-        let all = record.all().sum;
-        let lost = all.refused + all.failed;
-        outcome.want(format!("honest {what} that were not served"), format!("{lost} of {}", all.served.count() + lost), "none", lost == 0);
         if let Some(failure) = &record.failure {
             outcome.note(format!("honest {what}: the first failure"), failure);
         }
@@ -185,6 +183,16 @@ fn attack(address: SocketAddr, everywhere: bool) -> Load {
     // A guess that was looked at is answered with 401; others are refused, and told when to come back.
     load.served = 401;
     load
+}
+
+/// Nobody honest is kept out.
+fn served(outcome: &mut Outcome, (sign_ins, reads): (&Record, &Record), stretch: &Stretch) {
+    for (what, record) in [("sign-ins", sign_ins), ("reads", reads)] {
+        let all = record.between(stretch.span.0, stretch.span.1).sum;
+        let lost = all.refused + all.failed;
+        let value = format!("{lost} of {}", all.served.count() + lost);
+        outcome.want(format!("{}: honest {what} that were not served", stretch.word), value, "none", lost == 0);
+    }
 }
 
 fn judge(outcome: &mut Outcome, (sign_ins, reads): (&Record, &Record), calm: &Stretch, stretch: &Stretch, attack: &Record) {
