@@ -70,7 +70,7 @@ pub(super) async fn run(plan: &Plan, program: Program, database: &Database) -> R
     }
     let begun = Instant::now();
     let readers: Vec<_> =
-        fleet.addresses().into_iter().map(|address| Load::of(address, request("GET", &path, &[], b""), 2).at_rate(50.0).go(begun)).collect();
+        fleet.addresses().into_iter().map(|address| Load::of(address, request("GET", &path, &[], b""), 1).at_rate(25.0).go(begun)).collect();
     tokio::time::sleep(CALM).await;
     let mut weathers = Vec::new();
     // Half of the five seconds on each way.
