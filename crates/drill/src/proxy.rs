@@ -194,10 +194,12 @@ mod tests {
         proxy.set(Fault::None);
         let again = async {
             loop {
-                match TcpStream::connect(proxy.address).await {
-                    Ok(mut stream) if say(&mut stream).await.is_ok() => return,
-                    _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                if let Ok(mut stream) = TcpStream::connect(proxy.address).await
+                    && say(&mut stream).await.is_ok()
+                {
+                    return;
                 }
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(Duration::from_secs(10), again).await.unwrap();
