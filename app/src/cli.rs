@@ -68,7 +68,7 @@ enum Command {
         command: jobs::Command,
     },
     /// Do to a service what incidents are made of, measure, and say whether it held
-    Drill(drill::Arguments),
+    Drill(Box<drill::Arguments>),
     /// Print the OpenAPI document
     Openapi,
     /// Show every setting, its value and where it came from

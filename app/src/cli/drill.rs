@@ -125,11 +125,11 @@ async fn drill(arguments: &Arguments) -> ExitCode {
             done.push(Done { name, service, outcome });
         }
     }
-    if let Some(path) = &arguments.page {
-        if let Err(error) = std::fs::write(path, mainstay_drill::page(&machine(), &done)) {
-            eprintln!("mainstay: {}: {error}", path.display());
-            undone = true;
-        }
+    if let Some(path) = &arguments.page
+        && let Err(error) = std::fs::write(path, mainstay_drill::page(&machine(), &done))
+    {
+        eprintln!("mainstay: {}: {error}", path.display());
+        undone = true;
     }
     match (fell, undone) {
         (true, _) => ExitCode::from(1),

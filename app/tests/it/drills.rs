@@ -1,20 +1,22 @@
-//! The drills of `app/examples`, in short: the same code, few rounds, and only what must hold on any machine at any load. Those of
-//! several instances have no longer form.
+//! Harm done on purpose, in short, and only what must hold on any machine at any load.
+//!
+//! What is done from outside is `mainstay drill` (docs/drills.md); those of its drills whose figures have room for a busy machine are done here as well. What is
+//! done from within (mails in the hands of a killed process, tokens whose answer was lost) is done here alone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::ground::Ground;
+use mainstay::store::Dialect;
+
+use crate::ground::{Ground, server_url};
+use crate::process;
 
 mod chance;
 mod deploy;
-mod flood;
 mod instances;
 mod kill;
 
 on_both! {
     a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_mails
-    a_flood_of_wrong_sign_ins_keeps_no_honest_one_out
     deployments_under_load_lose_no_request
 }
 
@@ -32,11 +34,28 @@ async fn deployments_under_load_lose_no_request(ground: Arc<Ground>) {
     assert!(report.held(), "{report}");
 }
 
-/// How much slower the honest become is measured by the example, on a machine that does nothing else.
-async fn a_flood_of_wrong_sign_ins_keeps_no_honest_one_out(ground: Arc<Ground>) {
-    let report =
-        flood::run(&ground, flood::Plan { calm_and_attack: Duration::from_secs(2), slice: Duration::from_millis(500), per_minute: 6_000 }).await;
-    eprintln!("{report}");
-    assert_eq!((report.calm.refused, report.attack.refused), (0, 0), "{report}");
-    assert!(report.attack.sign_ins() > 0 && report.attack.reads() > 0 && report.attempts() > 0, "{report}");
+/// Does a drill in short; one that falls says its figures.
+fn drill(name: &str) {
+    if !Ground::is_tried(Dialect::Postgres) {
+        return;
+    }
+    let settings = [("DRILL_POSTGRES_URL", server_url()), ("DRILL_REDIS_URL", instances::redis_url())].map(|(name, url)| (name.to_owned(), url));
+    let output = process::run(&settings, &["drill", "--short", name], b"");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains(": held"), "{said}");
+}
+
+#[test]
+fn what_ends_on_one_instance_is_refused_by_the_others_from_the_next_request_on() {
+    drill("sessions");
+}
+
+#[test]
+fn without_redis_nobody_sees_an_error_or_waits_long_and_limits_hold_in_parts() {
+    drill("redis-loss");
+}
+
+#[test]
+fn reads_from_memory_go_on_without_a_database_the_rest_is_503_in_time_and_it_is_back_within_a_second() {
+    drill("pool");
 }

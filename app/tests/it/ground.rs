@@ -47,6 +47,11 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
+    /// Is this kind of database tried at all?
+    pub(crate) fn is_tried(dialect: Dialect) -> bool {
+        dialect == Dialect::Sqlite || std::env::var("MAINSTAY_TEST_DATABASES").as_deref() != Ok("sqlite")
+    }
+
     /// Runs a test on an empty database.
     pub(crate) async fn run<F: Future<Output = ()> + Send + 'static>(dialect: Dialect, test: impl FnOnce(Arc<Ground>) -> F) {
         Self::run_by(dialect, None, test).await;
@@ -59,7 +64,7 @@ impl Ground {
     }
 
     async fn run_by<F: Future<Output = ()> + Send + 'static>(dialect: Dialect, pooler: Option<String>, test: impl FnOnce(Arc<Ground>) -> F) {
-        if dialect == Dialect::Postgres && std::env::var("MAINSTAY_TEST_DATABASES").is_ok_and(|databases| databases == "sqlite") {
+        if !Self::is_tried(dialect) {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -116,6 +121,8 @@ impl Ground {
             ("ADMIN_PASSWORD", PASSWORD),
             ("DB_POOL_MAX", "6"),
             ("DB_POOL_MIN", "1"),
+            // The same as CONCURRENCY_MAX: to the one that learns, a debug build on a busy machine is a service that stalls. It has tests of its own.
+            ("CONCURRENCY_MIN", "1024"),
         ];
         let kept = standard.into_iter().filter(|(name, _)| pairs.iter().all(|(changed, _)| changed != name));
         kept.chain(pairs.iter().copied()).filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

@@ -44,6 +44,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// Its status and the beginning of its body, for people.
+    pub(crate) fn said(&self) -> String {
+        format!("{} {}", self.status, String::from_utf8_lossy(&self.body).chars().take(300).collect::<String>())
+    }
+
     /// Does the connection end with it?
     pub(crate) fn closes(&self) -> bool {
         self.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))

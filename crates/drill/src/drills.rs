@@ -1,22 +1,27 @@
 //! The drills, a file each, and what they share.
 
+mod bruteforce;
+mod orphans;
 mod payload;
+mod pool;
 mod preflight;
+mod redis_loss;
 mod regex;
+mod sessions;
+mod slow_query;
 mod slowloris;
 mod surge;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
-use crate::client::{self, Answer};
+use crate::caller::{Caller, text};
+use crate::client;
 use crate::load::Load;
 use crate::outcome::{Line, Outcome, Plot, time};
 use crate::record::{Record, SLOT};
-use crate::target::{ADMIN, PASSWORD, Program, Running, Service};
+use crate::sql::Database;
+use crate::target::{ADMIN, Program, Running, Service};
 use crate::watch::Watch;
 use crate::{Name, Plan};
 
@@ -35,8 +40,42 @@ pub(crate) async fn on_our_own(name: Name, plan: &Plan) -> Result<Outcome, Strin
             let running = ours(&service).await?;
             on_running(name, plan, &running).await
         }
-        _ => Ok(Outcome::skipped("it is not written yet")),
+        Name::Deploy => Ok(Outcome::skipped("the service has no way yet to hand its socket over")),
+        Name::Bruteforce => on_any(plan, async |program, url| bruteforce::run(plan, program, url).await).await,
+        Name::Orphans => {
+            on_any(plan, async |program, url| {
+                let sqlite = format!("sqlite:{}", program.file("orphans.db").display());
+                orphans::run(plan, program, url.unwrap_or(&sqlite)).await
+            })
+            .await
+        }
+        Name::Pool => on_postgres(plan, async |program, database| pool::run(plan, program, database).await).await,
+        Name::SlowQuery => on_postgres(plan, async |program, database| slow_query::run(plan, &program, database).await).await,
+        Name::Sessions => on_postgres(plan, async |program, database| sessions::run(plan, program, database).await).await,
+        Name::RedisLoss => match &plan.redis {
+            Some(redis) => on_postgres(plan, async |program, database| redis_loss::run(plan, program, database, redis).await).await,
+            None => Ok(Outcome::skipped("it needs a Redis: --redis")),
+        },
     }
+}
+
+/// With a database of the drill's own on the PostgreSQL of the plan; it is gone afterwards, whatever came of the drill.
+async fn on_postgres(plan: &Plan, drill: impl AsyncFnOnce(Program, &Database) -> Result<Outcome, String>) -> Result<Outcome, String> {
+    let Some(server) = &plan.postgres else { return Ok(Outcome::skipped("it needs a PostgreSQL: --postgres")) };
+    let program = Program::new(plan.binary.clone()).map_err(|error| error.to_string())?;
+    let database = Database::create(server).await?;
+    let outcome = drill(program, &database).await;
+    let removed = database.remove().await;
+    outcome.and_then(|outcome| removed.map(|()| outcome))
+}
+
+/// The same where there is a PostgreSQL, and without one where there is none: the service then keeps its own SQLite.
+async fn on_any(plan: &Plan, drill: impl AsyncFnOnce(&Program, Option<&str>) -> Result<Outcome, String>) -> Result<Outcome, String> {
+    if plan.postgres.is_some() {
+        return on_postgres(plan, async |program, database| drill(&program, Some(&database.url)).await).await;
+    }
+    let program = Program::new(plan.binary.clone()).map_err(|error| error.to_string())?;
+    drill(&program, None).await
 }
 
 pub(crate) async fn on_running(name: Name, plan: &Plan, running: &Running) -> Result<Outcome, String> {
@@ -56,11 +95,9 @@ pub(crate) async fn on_running(name: Name, plan: &Plan, running: &Running) -> Re
 
 /// A service of our own as one to be drilled: with a product to read, and an editor's token to write.
 async fn ours(service: &Service) -> Result<Running, String> {
-    let token = sign_in(service.public, ADMIN).await?;
-    let bearer = format!("Bearer {token}");
-    let body = json!({"name": "Drilled", "description": "A product that everybody reads. ".repeat(30)}).to_string();
-    let made = client::ask(service.public, "POST", "/api/products", &[("authorization", &bearer)], body.as_bytes()).await.map_err(words)?;
-    let reads = made.field("location").ok_or_else(|| format!("no product: {}", said(&made)))?.to_owned();
+    let stranger = Caller::stranger(service.public);
+    let token = text(&stranger.sign_in(ADMIN).await?, "access_token");
+    let (bearer, reads) = (format!("Bearer {token}"), stranger.with(&token).product().await?);
     Ok(Running {
         service: "Mainstay".to_owned(),
         address: service.public,
@@ -73,21 +110,9 @@ async fn ours(service: &Service) -> Result<Running, String> {
     })
 }
 
-/// Signs in; the access token.
-async fn sign_in(address: SocketAddr, email: &str) -> Result<String, String> {
-    let body = json!({"email": email, "password": PASSWORD}).to_string();
-    let answer = client::ask(address, "POST", "/api/auth/login", &[], body.as_bytes()).await.map_err(words)?;
-    let token = answer.json()["data"]["access_token"].as_str().map(str::to_owned);
-    token.ok_or_else(|| format!("no sign-in: {}", said(&answer)))
-}
-
 #[allow(clippy::needless_pass_by_value, reason = "as map_err gives it")]
 fn words(error: io::Error) -> String {
     error.to_string()
-}
-
-fn said(answer: &Answer) -> String {
-    format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body).chars().take(300).collect::<String>())
 }
 
 /// A few honest readers at an unhurried pace: what others notice.

@@ -3,12 +3,16 @@
 //! A drill starts the service itself, or, where that makes sense, is done to one that runs already: so the same harm can be shown to another API beside it.
 //! Only services on loopback are drilled. What every drill is about, and what held means, says [`Name`].
 
+mod caller;
 mod client;
 mod drills;
+mod fleet;
 mod load;
 mod outcome;
 mod page;
+mod proxy;
 mod record;
+mod sql;
 mod target;
 mod watch;
 

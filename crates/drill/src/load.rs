@@ -2,12 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 
 use crate::client::{Answer, Connection};
 use crate::record::{End, Record};
+
+/// Nobody waits longer for the end of a load that is stopped.
+const ENDLESS: Duration = Duration::from_secs(3_600);
 
 /// Who asks what, how often.
 #[derive(Clone, Debug)]
@@ -16,7 +21,7 @@ pub(crate) struct Load {
     pub(crate) address: SocketAddr,
     /// From which local address, if not the usual one.
     pub(crate) from: Option<IpAddr>,
-    /// What, in turn.
+    /// What, in turn, whoever of them asks.
     pub(crate) requests: Arc<[Vec<u8>]>,
     /// The status of an answer that is as it should be.
     pub(crate) served: u16,
@@ -24,12 +29,38 @@ pub(crate) struct Load {
     pub(crate) clients: usize,
     /// Requests a second of all of them together; without one, each asks again as soon as it is answered.
     pub(crate) rate: Option<f64>,
+    /// It ends when this is set, if not before.
+    stop: Arc<AtomicBool>,
+}
+
+/// A load that goes on until it is stopped, or dropped.
+#[derive(Debug)]
+pub(crate) struct Going {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Record>,
+}
+
+impl Going {
+    /// Ends it; what was measured.
+    ///
+    /// # Errors
+    /// When it could not be measured.
+    pub(crate) async fn stop(mut self) -> Result<Record, String> {
+        self.stop.store(true, Ordering::Release);
+        (&mut self.task).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
 }
 
 impl Load {
     /// Asks for one thing, by so many clients.
     pub(crate) fn of(address: SocketAddr, request: Vec<u8>, clients: usize) -> Self {
-        Self { address, from: None, requests: [request].into(), served: 200, clients, rate: None }
+        Self { address, from: None, requests: [request].into(), served: 200, clients, rate: None, stop: Arc::default() }
     }
 
     /// Asks at this pace. A request is due at its own moment: one that waits for the answer before it is late, and that is measured (no coordinated omission).
@@ -37,6 +68,19 @@ impl Load {
     pub(crate) fn at_rate(mut self, rate: f64) -> Self {
         self.rate = Some(rate);
         self
+    }
+
+    /// Asks for these in turn.
+    #[must_use]
+    pub(crate) fn asking(mut self, requests: Vec<Vec<u8>>) -> Self {
+        self.requests = requests.into();
+        self
+    }
+
+    /// Asks from now on until it is stopped.
+    pub(crate) fn go(self, begun: Instant) -> Going {
+        let stop = self.stop.clone();
+        Going { stop, task: tokio::spawn(async move { self.run(begun, begun + ENDLESS).await }) }
     }
 
     /// Asks from now on until `until`. What was measured, in slots from `begun` on.
@@ -70,10 +114,10 @@ async fn one(load: Load, number: usize, begun: Instant, until: Instant) -> Recor
             }
             None => Instant::now(),
         };
-        if due >= until {
+        if due >= until || load.stop.load(Ordering::Acquire) {
             break;
         }
-        let request = &load.requests[(number + turn as usize) % load.requests.len()];
+        let request = &load.requests[(number + turn as usize * load.clients) % load.requests.len()];
         let answer = match &mut connection {
             Some(connection) => connection.ask(request).await,
             none => match Connection::open(load.address, load.from).await {

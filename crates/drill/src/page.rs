@@ -21,6 +21,7 @@ main{max-width:1040px;margin:0 auto;padding:32px 20px 64px}h1{font-size:26px;mar
 p{margin:2px 0 12px;color:var(--soft)}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top;font-weight:400}
 thead th{color:var(--soft);font-size:13px}.held{color:var(--good);font-weight:600}.fell{color:var(--bad);font-weight:600}.soft{color:var(--soft)}
+.figures td{font-weight:400}.figures .fell{font-weight:600}a{color:var(--a);text-decoration:none}a:hover{text-decoration:underline}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:16px;margin-top:14px}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 12px}
 figcaption{font-size:13px;color:var(--soft);margin-bottom:4px}svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
@@ -39,7 +40,8 @@ pub fn page(machine: &str, done: &[Done]) -> String {
     let services = services(done);
     summary(&mut html, done, &services);
     for name in names(done) {
-        let _ = write!(html, "<h2 id=\"{0}\">{0}</h2><p>{1}. Held means: {2}.</p>", name.as_str(), escaped(name.harm()), escaped(name.held()));
+        let _ =
+            write!(html, "<h2 id=\"{0}\">{0}</h2><p>The harm: {1}. Held means: {2}.</p>", name.as_str(), escaped(name.harm()), escaped(name.held()));
         figures(&mut html, done, name, &services);
         html.push_str("<div class=\"plots\">");
         for done in done.iter().filter(|done| done.name == name) {
@@ -89,7 +91,7 @@ fn summary(html: &mut String, done: &[Done], services: &[&str]) {
 }
 
 fn figures(html: &mut String, done: &[Done], name: Name, services: &[&str]) {
-    html.push_str("<table><thead><tr><th>figure</th><th>wanted</th>");
+    html.push_str("<table class=\"figures\"><thead><tr><th>figure</th><th>wanted</th>");
     for service in services {
         let _ = write!(html, "<th>{}</th>", escaped(service));
     }
@@ -125,7 +127,7 @@ fn figures(html: &mut String, done: &[Done], name: Name, services: &[&str]) {
 fn plot(html: &mut String, service: &str, plot: &Plot) {
     let all = || plot.lines.iter().flat_map(|line| &line.points);
     let end = all().map(|(at, _)| *at).fold(0.1, f64::max);
-    let most = all().map(|(_, value)| *value).fold(0.0, f64::max).max(1e-9);
+    let most = round(all().map(|(_, value)| *value).fold(0.0, f64::max).max(1e-6), plot.logarithmic);
     // A logarithmic axis begins at a thousandth of its end: three powers of ten are what a reader can tell apart.
     let least = most / 1_000.0;
     let x = |at: f64| LEFT + at / end * (WIDTH - LEFT);
@@ -174,6 +176,14 @@ fn plot(html: &mut String, service: &str, plot: &Plot) {
     html.push_str("</div></figure>");
 }
 
+/// The end of a scale: the next number that people count by.
+fn round(most: f64, logarithmic: bool) -> f64 {
+    // A little less than it is, so that what is one already stays.
+    let power = 10_f64.powf((most * 0.999_999).log10().floor());
+    let steps: &[f64] = if logarithmic { &[10.0] } else { &[2.0, 4.0, 6.0, 8.0, 10.0] };
+    steps.iter().map(|step| step * power).find(|end| *end >= most * 0.999_999).unwrap_or(most)
+}
+
 /// A number of a scale.
 fn short(value: f64) -> String {
     match value {
@@ -192,6 +202,14 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::outcome::Line;
+
+    #[test]
+    fn a_scale_ends_with_a_round_number() {
+        for (most, linear, logarithmic) in [(387.0, 400.0, 1_000.0), (1.1, 2.0, 10.0), (100.0, 100.0, 100.0), (0.003, 0.004, 0.01)] {
+            assert!((round(most, false) - linear).abs() < linear / 1e6, "{most}: {}", round(most, false));
+            assert!((round(most, true) - logarithmic).abs() < logarithmic / 1e6, "{most}: {}", round(most, true));
+        }
+    }
 
     #[test]
     fn the_page_has_every_verdict_and_nothing_of_a_service_becomes_markup() {

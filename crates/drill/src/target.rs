@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,11 +69,6 @@ impl Program {
     /// When there is no room for its files.
     pub(crate) fn new(binary: PathBuf) -> std::io::Result<Self> {
         Ok(Self { binary, folder: tempfile::Builder::new().prefix("mainstay-drill-").tempdir()? })
-    }
-
-    /// The path of the program.
-    pub(crate) fn binary(&self) -> &Path {
-        &self.binary
     }
 
     /// A place for files of this name.

@@ -7,22 +7,13 @@ mod balancer;
 mod fleet;
 mod kill;
 mod load;
-mod pool;
-mod redis_loss;
 mod refusals;
-mod sessions;
 
+pub(super) use fleet::redis_url;
 use kill::*;
-use pool::*;
-use redis_loss::*;
 use refusals::*;
-use sessions::*;
 
 on_postgres! {
-    what_ends_on_one_instance_is_refused_by_the_others_from_the_next_request_on
-    a_disabled_account_and_a_changed_password_end_everywhere_at_once
-    without_redis_nobody_sees_an_error_or_waits_long_and_limits_hold_in_parts
-    reads_from_memory_go_on_without_a_database_the_rest_is_503_in_time_and_it_is_back_within_a_second
     a_killed_instance_fails_what_it_had_in_hand_and_its_jobs_are_done_once
     a_read_only_database_is_read_from_and_writes_are_503_until_it_takes_them_again
     a_database_that_closes_all_connections_costs_no_500_and_is_back_within_a_second

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -77,13 +78,16 @@ async fn drop_on(running: &Running, bomb: &Bomb) -> std::io::Result<(u16, usize)
     let mut stream = Connection::open(running.address, None).await?.into_stream();
     stream.write_all(head.as_bytes()).await?;
     let (mut reads, mut writes) = stream.split();
+    // Counted as they go: the answer comes in the middle of it.
+    let sent = AtomicUsize::new(0);
     let sending = async {
-        let mut sent = 0;
         let piece = vec![b' '; 64 * 1024];
-        while sent < length {
+        while sent.load(Ordering::Relaxed) < length {
+            let from = sent.load(Ordering::Relaxed);
+            let to = (from + piece.len()).min(length);
             let next = match &bomb.body {
-                Body::Whole(bytes) => &bytes[sent..(sent + piece.len()).min(length)],
-                Body::Long(_) | Body::Chunked(_) => &piece[..piece.len().min(length - sent)],
+                Body::Whole(bytes) => &bytes[from..to],
+                Body::Long(_) | Body::Chunked(_) => &piece[..to - from],
             };
             let wrote = if chunked {
                 let chunk = [format!("{:x}\r\n", next.len()).as_bytes(), next, b"\r\n"].concat();
@@ -94,12 +98,11 @@ async fn drop_on(running: &Running, bomb: &Bomb) -> std::io::Result<(u16, usize)
             if wrote.is_err() {
                 break;
             }
-            sent += next.len();
+            sent.store(to, Ordering::Relaxed);
         }
-        if sent >= length && chunked {
+        if sent.load(Ordering::Relaxed) >= length && chunked {
             let _ = writes.write_all(b"0\r\n\r\n").await;
         }
-        sent
     };
     let answering = async {
         let mut head = Vec::new();
@@ -112,11 +115,11 @@ async fn drop_on(running: &Running, bomb: &Bomb) -> std::io::Result<(u16, usize)
     };
     tokio::pin!(sending, answering);
     // An answer ends the sending, as a client that reads would do it.
-    let mut sent = None;
+    let mut sends = true;
     loop {
         tokio::select! {
-            status = &mut answering => return Ok((status?, sent.unwrap_or(0))),
-            all = &mut sending, if sent.is_none() => sent = Some(all),
+            status = &mut answering => return Ok((status?, sent.load(Ordering::Relaxed))),
+            () = &mut sending, if sends => sends = false,
         }
     }
 }

@@ -29,6 +29,8 @@ const AFTER: Duration = Duration::from_secs(6);
 const RECOVERY: Duration = Duration::from_secs(1);
 /// Fewer could not be twenty-folded by one core of clients.
 const WORK: Duration = Duration::from_millis(4);
+/// Four at a time; with more the target would be longer than servers read.
+const WORDS_MAX: usize = 150;
 /// What is not the service's: twice of little is little.
 const NOISE: Duration = Duration::from_millis(100);
 const MEMORY_MIB: f64 = 96.0;
@@ -92,20 +94,23 @@ async fn work(running: &Running) -> Result<(String, Duration), String> {
     let words = ["wireless", "headphones", "steel", "garden", "lamp", "cotton", "shirt", "kitchen", "small", "light", "travel", "sound"];
     let mut target = running.works.clone();
     let mut connection = Connection::open(running.address, None).await.map_err(super::words)?;
+    let mut last = None;
     for number in 0.. {
-        let mut times = Vec::new();
+        // The least: what else the machine does makes none cheaper.
+        let mut least = Duration::MAX;
         for _ in 0..9 {
             let begun = Instant::now();
             let answer = connection.ask(&request("GET", &target, &[], b"")).await.map_err(super::words)?;
             if answer.status != 200 {
-                return Err(format!("{target}: {}", answer.status));
+                // More words than it takes: it was asked for as much as can be asked for.
+                return last.ok_or_else(|| format!("{target}: {}", answer.status));
             }
-            times.push(begun.elapsed());
+            least = least.min(begun.elapsed());
         }
-        times.sort_unstable();
-        if times[4] >= WORK || number > 400 {
-            return Ok((target, times[4]));
+        if least >= WORK || number == WORDS_MAX {
+            return Ok((target, least));
         }
+        last = Some((target.clone(), least));
         for _ in 0..4 {
             // Words that are typed wrong are looked for in several ways.
             let word = words[(number * 4 + target.len()) % words.len()];

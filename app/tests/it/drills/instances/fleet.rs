@@ -27,7 +27,7 @@ pub(super) struct Fleet {
 }
 
 /// The Redis of the tests.
-pub(super) fn redis_url() -> String {
+pub(crate) fn redis_url() -> String {
     std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names a Redis; scripts/test starts one")
 }
 

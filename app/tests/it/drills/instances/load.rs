@@ -100,11 +100,3 @@ async fn sign_in(client: &Client, home: &str, email: &str) -> Answer {
     let headers = [("content-type", "application/json"), ("x-forwarded-for", home)];
     client.ask("POST", "/api/auth/login", &headers, json!({"email": email, "password": PASSWORD}).to_string().as_bytes()).await
 }
-
-/// The longest, and the one that 99 of 100 did not pass, of one kind.
-pub(super) fn longest(asked: &[Asked], what: What) -> (Duration, Duration) {
-    let mut times: Vec<_> = asked.iter().filter(|asked| asked.what == what).map(|asked| asked.took).collect();
-    times.sort_unstable();
-    let at = |part: f64| times.get(((times.len() as f64 * part).ceil() as usize).saturating_sub(1)).copied().unwrap_or_default();
-    (at(1.0), at(0.99))
-}
