@@ -1,14 +1,16 @@
 //! What a request of each kind takes when nobody is in its way, and how far the present is from it.
 //!
-//! All is measured in one way, [`pace`]: the logarithm of a time to which an allowance was added. In logarithms ten times the usual is as far above as a
+//! All is measured in one way, [`Baselines::pace`]: the logarithm of a time to which an allowance was added. In logarithms ten times the usual is as far above as a
 //! tenth is below, so one outlier among many says little, and a kind that is now fast and now slow (kept answers and made ones) has a middle that means
 //! something. The mean of such distances is the logarithm of a geometric mean.
 
+use std::time::Duration;
+
 use super::Micros;
 
-/// What is added to every time before it is compared: up to here a wait is the scheduler's, on a machine that is shared, and no client sees it. Without it
-/// an answer from memory of 50 µs that took 500 would count like a query of 50 ms that took 500.
-const ALLOWANCE_US: f64 = 5_000.0;
+/// What the service adds to every time before it is compared: up to here a wait is nobody's concern, and whoever would be refused for less is worse off than who
+/// waits. Without it an answer from memory of 50 µs that took 500 would count like a query of 50 ms that took 500.
+pub(super) const ALLOWANCE: Duration = Duration::from_millis(20);
 
 /// A kind is judged from its sixteenth request on: its first ones open connections and fill caches, and those that come back first are the fast ones. Up to the 64th its
 /// baseline is the mean of all.
@@ -32,11 +34,6 @@ const OVERDUE_MIN_US: f64 = 250_000.0;
 const OVERDUE_UNKNOWN_US: Micros = 1_000_000;
 /// As far ahead as is looked.
 const OVERDUE_MAX_US: f64 = 10_000_000.0;
-
-/// The measure of a time.
-fn pace(took: Micros) -> f64 {
-    (as_f64(took) + ALLOWANCE_US).ln()
-}
 
 /// Times here are far below 2^53 µs, 285 years.
 #[allow(clippy::cast_precision_loss)]
@@ -72,21 +69,33 @@ impl Baseline {
 }
 
 /// The baselines of all kinds of requests, by number.
-#[derive(Debug, Default)]
-pub(super) struct Baselines(Vec<Baseline>);
+#[derive(Debug)]
+pub(super) struct Baselines {
+    kinds: Vec<Baseline>,
+    allowance_us: f64,
+}
 
 impl Baselines {
+    pub(super) fn new(allowance: Duration) -> Self {
+        Self { kinds: Vec::new(), allowance_us: allowance.as_secs_f64() * 1e6 }
+    }
+
+    /// The measure of a time.
+    fn pace(&self, took: Micros) -> f64 {
+        (as_f64(took) + self.allowance_us).ln()
+    }
+
     fn of(&mut self, kind: usize) -> &mut Baseline {
-        if self.0.len() <= kind {
-            self.0.resize(kind + 1, Baseline::NEW);
+        if self.kinds.len() <= kind {
+            self.kinds.resize(kind + 1, Baseline::NEW);
         }
-        &mut self.0[kind]
+        &mut self.kinds[kind]
     }
 
     /// How far this time is from the usual of its kind, as a logarithm. `None`: not known yet; it is learnt from.
     pub(super) fn distance(&mut self, kind: usize, took: Micros, now: Micros) -> Option<f64> {
+        let pace = self.pace(took);
         let baseline = self.of(kind);
-        let pace = pace(took);
         if now.saturating_sub(*baseline.first_at.get_or_insert(now)) < FIRST_US {
             return None;
         }
@@ -108,33 +117,33 @@ impl Baselines {
 
     /// The window was calm: each kind comes nearer to what it showed, by this part of the way.
     pub(super) fn follow(&mut self, gain: f64) {
-        for baseline in self.0.iter_mut().filter(|baseline| baseline.count > 0) {
+        for baseline in self.kinds.iter_mut().filter(|baseline| baseline.count > 0) {
             baseline.move_by(gain * baseline.sum / f64::from(baseline.count));
         }
     }
 
     /// What the window showed is the usual from now on. Kinds with few samples follow the others that were seen; `all` is the mean of all.
     pub(super) fn move_to(&mut self, all: f64) {
-        for baseline in self.0.iter_mut().filter(|baseline| baseline.count > 0) {
+        for baseline in self.kinds.iter_mut().filter(|baseline| baseline.count > 0) {
             baseline.move_by((baseline.sum + TOGETHER_WEIGHT * all) / (f64::from(baseline.count) + TOGETHER_WEIGHT));
         }
     }
 
     /// The next window begins.
     pub(super) fn turn(&mut self) {
-        for baseline in &mut self.0 {
+        for baseline in &mut self.kinds {
             (baseline.sum, baseline.count) = (0.0, 0);
         }
     }
 
     /// When a request of this kind, begun now, is overdue: so much later.
     pub(super) fn overdue_after(&self, kind: usize) -> Micros {
-        self.0.get(kind).map_or(OVERDUE_UNKNOWN_US, |baseline| baseline.overdue_after)
+        self.kinds.get(kind).map_or(OVERDUE_UNKNOWN_US, |baseline| baseline.overdue_after)
     }
 
     /// The usual time of a kind in seconds, once it is known.
     pub(super) fn seconds(&self, kind: usize) -> Option<f64> {
-        let baseline = self.0.get(kind).filter(|baseline| baseline.seen > LEARNT_FROM)?;
-        Some((baseline.pace.exp() - ALLOWANCE_US).max(0.0) / 1e6)
+        let baseline = self.kinds.get(kind).filter(|baseline| baseline.seen > LEARNT_FROM)?;
+        Some((baseline.pace.exp() - self.allowance_us).max(0.0) / 1e6)
     }
 }

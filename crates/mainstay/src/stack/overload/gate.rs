@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::Micros;
 use super::limit::Limit;
@@ -108,9 +109,9 @@ pub(super) struct Figures {
 pub(super) type Wakers = Vec<Waker>;
 
 impl Gate {
-    pub(super) fn new(floor: usize, ceiling: usize) -> Self {
+    pub(super) fn new(floor: usize, ceiling: usize, allowance: Duration) -> Self {
         Self {
-            limit: Limit::new(floor, ceiling),
+            limit: Limit::new(floor, ceiling, allowance),
             ceiling,
             in_flight: 0,
             lines: Default::default(),

@@ -13,6 +13,8 @@
 //!
 //! Pure: the time is an argument, in microseconds from any beginning.
 
+use std::time::Duration;
+
 use super::Micros;
 use super::baseline::{Baselines, as_f64};
 use super::overdue::{Due, Overdue};
@@ -99,8 +101,8 @@ enum Mode {
 }
 
 impl Limit {
-    /// Between these two, both included, whatever happens.
-    pub(super) fn new(floor: usize, ceiling: usize) -> Self {
+    /// Between these two, both included, whatever happens. Waits of about the allowance are nobody's concern.
+    pub(super) fn new(floor: usize, ceiling: usize, allowance: Duration) -> Self {
         let ceiling = as_f64(ceiling as u64);
         // With none at all nobody could show that it is over.
         let floor = as_f64(floor as u64).max(1.0).min(ceiling);
@@ -110,7 +112,7 @@ impl Limit {
             ceiling,
             current,
             known: current,
-            baselines: Baselines::default(),
+            baselines: Baselines::new(allowance),
             overdue: Overdue::new(),
             window: Window::default(),
             mode: Mode::Steady,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use super::baseline::ALLOWANCE;
 use super::gate::{Arrival, Gate, Held, Look, Ticket, Wakers};
 use super::rank::Rank;
 use super::waits::Waits;
@@ -25,7 +26,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(floor: usize, ceiling: usize) -> Self {
-        Self { gate: Mutex::new(Gate::new(floor, ceiling)), ceiling, begun: Instant::now(), table: OnceLock::new() }
+        Self { gate: Mutex::new(Gate::new(floor, ceiling, ALLOWANCE)), ceiling, begun: Instant::now(), table: OnceLock::new() }
     }
 
     pub(super) fn ceiling(&self) -> usize {

@@ -2,6 +2,9 @@
 //!
 //! `capacity` is what the servers do when they never rest. The measure of a good time is what the same service has at nine tenths of that without any limit.
 
+use std::time::Duration;
+
+use super::baseline;
 use super::gate::Gate;
 use super::rank::Rank;
 use super::sim::{Chance, Kind, SECOND, Sim};
@@ -9,6 +12,8 @@ use super::sim::{Chance, Kind, SECOND, Sim};
 const FLOOR: usize = 8;
 const CEILING: usize = 1024;
 const SEEDS: [u64; 3] = [1, 2, 3];
+/// As long as a request takes here. That of the service is four times as long, so that what the controller does shows less clearly.
+const ALLOWANCE: Duration = Duration::from_millis(5);
 
 fn kind(part: f64, needs: fn(&mut Chance) -> f64) -> Kind {
     Kind { part, rank: Rank::new(false, false), needs }
@@ -28,13 +33,18 @@ fn bimodal() -> Vec<Kind> {
     vec![kind(1.0, |chance| if chance.part() < 0.5 { 50.0 } else { chance.exponential(50_000.0) })]
 }
 
+/// With the allowance of the service.
+fn as_served(cores: usize, kinds: Vec<Kind>, seed: u64) -> Sim {
+    Sim::new(Gate::new(FLOOR, CEILING, baseline::ALLOWANCE), cores, kinds, seed)
+}
+
 fn adaptive(cores: usize, kinds: Vec<Kind>, seed: u64) -> Sim {
-    Sim::new(Gate::new(FLOOR, CEILING), cores, kinds, seed)
+    Sim::new(Gate::new(FLOOR, CEILING, ALLOWANCE), cores, kinds, seed)
 }
 
 /// The 99th percentile at nine tenths of the capacity, without a limit.
 fn p99_of_full_service(cores: usize, kinds: Vec<Kind>, seed: u64) -> f64 {
-    let mut sim = Sim::new(Gate::new(100_000, 100_000), cores, kinds, seed);
+    let mut sim = Sim::new(Gate::new(100_000, 100_000, ALLOWANCE), cores, kinds, seed);
     sim.run(sim.capacity() * 0.9, 60.0);
     sim.p99_ms(0.0, 60.0)
 }
@@ -80,6 +90,21 @@ fn a_surge_leaves_the_goodput_where_it_was_and_is_over_when_it_is_over() {
             at_most("refused within the second after", refused_part(&sim, 30.2, 31.0), 0.02);
             at_most("p99 then, of that of a full service", sim.p99_ms(30.5, 40.0) / full, 1.0);
         }
+    }
+}
+
+#[test]
+fn nobody_is_refused_for_a_wait_that_nobody_minds() {
+    for seed in SEEDS {
+        let mut sim = as_served(4, exponential(), seed);
+        let capacity = sim.capacity();
+        sim.run(capacity * 0.9, 60.0);
+        at_most("refused at nine tenths of the capacity", refused_part(&sim, 0.0, 60.0), 0.01);
+        sim.run(capacity * 20.0, 20.0);
+        at_least("goodput in a surge", sim.goodput(61.0, 80.0) / capacity, 0.95);
+        at_most("p99 of the admitted, ms", sim.p99_ms(61.0, 80.0), 120.0);
+        sim.run(capacity * 0.5, 10.0);
+        at_most("refused within the second after", refused_part(&sim, 80.2, 81.0), 0.02);
     }
 }
 

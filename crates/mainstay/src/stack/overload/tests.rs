@@ -1,6 +1,7 @@
 //! The places under any order of what may happen to them, and what the limit is made of.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -8,6 +9,9 @@ use super::Micros;
 use super::gate::{Arrival, Gate, Held, Look, Ticket, Wakers};
 use super::limit::Limit;
 use super::rank::Rank;
+
+/// As long as what is worked on here takes.
+const ALLOWANCE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -98,7 +102,7 @@ impl Crowd {
 proptest! {
     #[test]
     fn no_place_is_lost_or_given_twice(floor in 0usize..12, ceiling in 0usize..24, acts in acts()) {
-        let (mut gate, mut crowd, mut now) = (Gate::new(floor, ceiling), Crowd::default(), 0);
+        let (mut gate, mut crowd, mut now) = (Gate::new(floor, ceiling, ALLOWANCE), Crowd::default(), 0);
         for act in acts {
             crowd.act(&mut gate, act, &mut now);
             let figures = gate.figures();
@@ -124,7 +128,7 @@ proptest! {
     #[test]
     fn the_limit_stays_between_its_bounds(floor in 1usize..50, more in 0usize..200, samples in prop::collection::vec((0u64..20_000_000, any::<bool>(), 1usize..300, any::<bool>()), 0..600)) {
         let (ceiling, mut now) = (floor + more, 0);
-        let mut limit = Limit::new(floor, ceiling);
+        let mut limit = Limit::new(floor, ceiling, ALLOWANCE);
         for (took, good, in_flight, wanted) in samples {
             let due = limit.begin(took as usize % 3, now, in_flight);
             now += took / 20;
@@ -141,7 +145,7 @@ proptest! {
 
 /// A limit that knows requests of 10 ms, and has just closed a window.
 fn learnt() -> (Limit, Micros) {
-    let (mut limit, mut now) = (Limit::new(8, 1024), 0);
+    let (mut limit, mut now) = (Limit::new(8, 1024, ALLOWANCE), 0);
     for _ in 0..500 {
         now += 2_000;
         answered(&mut limit, &mut now, 10_000, 20);
@@ -197,7 +201,7 @@ fn failures_are_never_fast() {
 
 #[test]
 fn waiting_for_the_client_is_no_part_of_how_long_it_took() {
-    let (mut gate, mut wakers, mut now) = (Gate::new(8, 64), Wakers::new(), 0);
+    let (mut gate, mut wakers, mut now) = (Gate::new(8, 64, ALLOWANCE), Wakers::new(), 0);
     for _ in 0..40 {
         let held = gate.enter_freely(1, now).unwrap();
         now += 3_000;
@@ -214,7 +218,7 @@ fn waiting_for_the_client_is_no_part_of_how_long_it_took() {
 
 /// A gate with all of its places taken.
 fn full() -> (Gate, Vec<Held>) {
-    let mut gate = Gate::new(10, 10);
+    let mut gate = Gate::new(10, 10, ALLOWANCE);
     let held = (0..10).map(|_| {
         let arrival = gate.arrive(0, Rank::FIRST, Waker::noop(), 0, &mut Wakers::new());
         let Arrival::In(held) = arrival else { panic!("{arrival:?}") };
@@ -273,7 +277,7 @@ fn who_leaves_while_he_waits_leaves_no_gap_even_if_his_place_was_given_already()
 
 #[test]
 fn a_stranger_finds_no_place_in_what_is_kept_for_people_until_it_is_his_turn() {
-    let mut gate = Gate::new(10, 10);
+    let mut gate = Gate::new(10, 10, ALLOWANCE);
     let mut wakers = Wakers::new();
     let mut admitted = 0;
     while let Arrival::In(_) = gate.arrive(0, Rank::LAST, Waker::noop(), 0, &mut wakers) {
