@@ -160,6 +160,22 @@ impl Measure {
     }
 }
 
+/// Where answers end in these bytes, measured in pieces of so many, and whether what comes is refused, for the fuzz target.
+#[cfg(feature = "fuzzing")]
+pub fn measured(bytes: &[u8], piece: usize) -> (Vec<usize>, bool) {
+    let (mut measure, mut ends, mut at) = (Measure::default(), Vec::new(), 0);
+    for piece in bytes.chunks(piece.max(1)) {
+        if measure.take(piece).is_err() {
+            return (ends, true);
+        }
+        at += piece.len();
+        if measure.open == 0 {
+            ends.push(at);
+        }
+    }
+    (ends, false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
