@@ -1,6 +1,6 @@
 //! `X-Forwarded-For`: the client's address never comes from somebody who is not trusted. Each line of the input is one field.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 use mainstay::client::{ClientKey, Networks, address};
@@ -23,28 +23,20 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(key.to_string().parse::<IpAddr>().unwrap().to_canonical(), key.address());
 }
 
-/// Walks from the right: everything before the address that was found must be a trusted proxy that can be read.
+/// Walks from the right: everything before the address that was found is a trusted proxy that can be read, and nothing trusted was passed over.
 fn vouched_for(found: IpAddr, proxy: IpAddr, lines: &HeaderMap, trusted: &Networks) {
-    let lines: Vec<_> = lines.get_all(FORWARDED).iter().map(|line| String::from_utf8_lossy(line.as_bytes()).into_owned()).collect();
+    // A line that is no text is one hop that cannot be read.
+    let lines: Vec<_> = lines.get_all(FORWARDED).iter().map(|line| line.to_str().unwrap_or("?")).collect();
     let all = lines.join(",");
-    let mut last = proxy;
-    for hop in all.rsplit(',').take(16) {
-        if last == found && !trusted.contain(found) {
-            return;
-        }
-        assert!(trusted.contain(last), "{last} was believed: {all:?}");
-        let hop = hop.trim();
-        let bare = hop.trim_start_matches('[').split(']').next().unwrap_or_default();
-        let without_port = hop.rsplit_once(':').map_or(hop, |(host, _)| host);
-        let Some(address) = [bare, without_port].into_iter().find_map(|text| text.parse::<IpAddr>().ok()) else { break };
-        if last == found && !all.is_ascii() {
-            // A line that is no text is not read at all.
-            return;
-        }
-        last = address.to_canonical();
-        if last == found {
-            return;
+    let mut vouched = vec![proxy];
+    for hop in all.rsplit(',').map(str::trim).take(16) {
+        let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+        let Some(address) = bare.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip())) else { break };
+        vouched.push(address.to_canonical());
+        if !trusted.contain(address) {
+            break;
         }
     }
-    assert_eq!(found, last, "{all:?}");
+    assert_eq!(Some(&found), vouched.last(), "{all:?}");
+    assert!(vouched.iter().rev().skip(1).all(|address| trusted.contain(*address)), "somebody who is not trusted was believed: {all:?}");
 }
