@@ -142,7 +142,11 @@ fn read(mut source: Source, clock: &Clock, steps: &mpsc::Sender<Step>) -> std::i
     }
 }
 
-fn parse(line: &[u8], clock: &Clock) -> Result<Product, String> {
+/// A line as the product that it describes.
+///
+/// # Errors
+/// Why it cannot be taken, in words.
+pub fn parse(line: &[u8], clock: &Clock) -> Result<Product, String> {
     let words = |error: Error| match error.fields() {
         [] => error.message().to_owned(),
         fields => fields.iter().map(|field| format!("{} {}", field.field, field.message)).collect::<Vec<_>>().join("; "),

@@ -100,11 +100,12 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// What others wrote and we only carry: their licences, scripts and test data, and lock files, which a tool writes.
+/// What others wrote and we only carry: their licences, scripts and test data; and lock files and inputs of fuzz targets, which a tool writes.
 fn is_foreign(path: &str) -> bool {
     path.starts_with("licenses/")
         || path.starts_with("crates/mainstay/tests/data/wycheproof")
         || path.starts_with("app/assets/docs/swagger-ui")
+        || path.starts_with("fuzz/corpus/")
         || path.ends_with(".min.js")
         || path == "Cargo.lock"
 }

@@ -63,12 +63,13 @@ impl Source {
         Self::unpack(file, total)
     }
 
-    /// Bytes of the program itself.
+    /// Bytes that are there already.
     ///
     /// # Errors
     /// When they are packed and cannot be unpacked.
-    pub fn from_bytes(bytes: &'static [u8]) -> io::Result<Self> {
-        Self::unpack(bytes, Some(bytes.len() as u64))
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + 'static) -> io::Result<Self> {
+        let total = bytes.as_ref().len() as u64;
+        Self::unpack(io::Cursor::new(bytes), Some(total))
     }
 
     fn unpack(inner: impl Read + Send + 'static, total: Option<u64>) -> io::Result<Self> {

@@ -19,7 +19,7 @@ mod generations;
 mod output;
 mod position;
 mod shelf;
-mod tier;
+pub(crate) mod tier;
 
 use std::fmt;
 use std::future::Future;

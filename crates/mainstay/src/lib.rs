@@ -36,6 +36,9 @@ pub mod metrics;
 pub mod openapi;
 pub mod writes;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -7,7 +7,7 @@
 mod address;
 mod cluster;
 mod line;
-mod measure;
+pub(crate) mod measure;
 mod node;
 mod script;
 

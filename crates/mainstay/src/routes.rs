@@ -90,7 +90,7 @@ impl Match {
 }
 
 /// The table.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct RouteTable {
     matcher: Arc<matchit::Router<Arc<Route>>>,
     /// Every route, in the order of its number.

@@ -89,7 +89,7 @@ impl Output {
     }
 
     /// The answer to `request`, in this coding if it is [there](Self::pack).
-    pub(super) fn respond(&self, coding: Option<Coding>, request: Option<&Context>) -> Response {
+    pub(crate) fn respond(&self, coding: Option<Coding>, request: Option<&Context>) -> Response {
         // Three codings, three places.
         let packed = coding.and_then(|coding| Some((coding, self.packed[coding as usize].get()?.clone()?)));
         let has = request.is_some_and(|request| matches!(request.method, Method::GET | Method::HEAD) && self.is_known_to(request));

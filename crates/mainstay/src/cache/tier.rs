@@ -213,6 +213,14 @@ fn read(bytes: &[u8], left: Duration) -> Option<Shared> {
     Some(Shared { output, took: Duration::from_micros(took_us), left })
 }
 
+/// An entry, read and written again, for the fuzz target.
+#[cfg(feature = "fuzzing")]
+pub fn rewritten(entry: &[u8]) -> Option<Vec<u8>> {
+    let before = std::str::from_utf8(entry.get(..16)?).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+    let shared = read(entry, Duration::ZERO)?;
+    written(Position { server: 0, before }, shared.output.as_ref(), shared.took)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -69,8 +69,8 @@ enum At {
     /// Before a value.
     #[default]
     Kind,
-    /// In a line without a length, until its end.
-    Line,
+    /// In a line without a length, until its end; was the last byte a CR?
+    Line(bool),
     /// In the length of a value of this kind.
     Length(u8, Vec<u8>),
     /// Within bytes of which so many are left, the end of the line among them.
@@ -88,20 +88,27 @@ impl Measure {
                     }
                     self.values += 1;
                     self.at = match first {
-                        b'+' | b'-' | b':' => At::Line,
+                        b'+' | b'-' | b':' => At::Line(false),
                         b'$' | b'*' => At::Length(*first, Vec::new()),
                         // What version 2 of the protocol has not.
                         _ => return Err(NO_ANSWER),
                     };
                     1
                 }
-                At::Line => match bytes.iter().position(|byte| *byte == b'\n') {
-                    Some(end) => {
-                        self.value_ended();
-                        end + 1
+                At::Line(behind_cr) => {
+                    // The library ends a line at CR LF and nowhere else. Were an LF alone taken for its end, it would gather what is here measured as many.
+                    let ends = |(at, byte): (usize, &u8)| *byte == b'\n' && at.checked_sub(1).map_or(*behind_cr, |before| bytes[before] == b'\r');
+                    match bytes.iter().enumerate().position(ends) {
+                        Some(end) => {
+                            self.value_ended();
+                            end + 1
+                        }
+                        None => {
+                            *behind_cr = bytes.ends_with(b"\r");
+                            bytes.len()
+                        }
                     }
-                    None => bytes.len(),
-                },
+                }
                 At::Length(kind, digits) => {
                     digits.push(*first);
                     if digits.len() > LENGTH_MAX {
@@ -160,6 +167,22 @@ impl Measure {
     }
 }
 
+/// Where answers end in these bytes, measured in pieces of so many, and whether what comes is refused, for the fuzz target.
+#[cfg(feature = "fuzzing")]
+pub fn measured(bytes: &[u8], piece: usize) -> (Vec<usize>, bool) {
+    let (mut measure, mut ends, mut at) = (Measure::default(), Vec::new(), 0);
+    for piece in bytes.chunks(piece.max(1)) {
+        if measure.take(piece).is_err() {
+            return (ends, true);
+        }
+        at += piece.len();
+        if measure.open == 0 {
+            ends.push(at);
+        }
+    }
+    (ends, false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +217,14 @@ mod tests {
         assert_eq!(measured(&endless, 16_384).unwrap_err(), TOO_LONG);
         let in_pieces = [b"*3\r\n".as_slice(), &[b"$500000\r\n".as_slice(), &b"x".repeat(500_000), b"\r\n"].concat().repeat(3)].concat();
         assert_eq!(measured(&in_pieces, 16_384).unwrap_err(), TOO_LONG);
+    }
+
+    #[test]
+    fn a_line_ends_where_the_library_ends_it() {
+        for piece in [1, 2, 3, 4_096] {
+            assert_eq!(measured(&b"+a\n".repeat(1 << 20), piece).unwrap_err(), TOO_LONG, "lines that the library gathers as one");
+            assert!(measured(b"+a\n\rb\r", piece).unwrap().open == 1 && measured(b"+a\n\rb\r\n:1\r\n", piece).unwrap().open == 0);
+        }
     }
 
     #[test]

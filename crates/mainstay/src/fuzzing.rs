@@ -1,0 +1,47 @@
+//! Doors for the fuzz targets of `fuzz/` to what parses and is private. Nothing here decides anything: each function calls what a request would meet.
+
+use std::net::SocketAddr;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Uri};
+
+use crate::cache::Output;
+use crate::client::Networks;
+use crate::context::Context;
+use crate::routes::RouteTable;
+use crate::serve::head::{self, Framing};
+use crate::serve::raw::Tail;
+use crate::serve::{HeadFault, Limits, Peer};
+use crate::stack::compress;
+
+pub use crate::cache::tier::rewritten;
+pub use crate::redis::measure::measured;
+
+/// What is wrong with a head of HTTP/1.1. The values of `request` are slices of `read`, the bytes that were read, as they are when hyper has parsed them.
+pub fn head_fault(read: &Bytes, request: &Request<()>) -> Option<HeadFault> {
+    let mut tail = Tail::default();
+    tail.push(read, true);
+    let framing = Framing::of(request.headers());
+    let raw = tail.claim(request.headers(), framing.has_coding());
+    head::check(request, &framing, raw, &Limits::default())
+}
+
+/// What the layers know of a GET with these fields that this peer sent.
+pub fn arriving(peer: SocketAddr, fields: HeaderMap, trusted: &Networks) -> Context {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = Uri::from_static("/");
+    *request.headers_mut() = fields;
+    Context::arriving(&Peer { addr: peer, http2: false, fault: None }, &request, trusted, &RouteTable::default())
+}
+
+/// The coding in which an answer to this request would leave.
+pub fn coding(context: &Context) -> Option<&'static str> {
+    Some(compress::wished(context)?.as_str())
+}
+
+/// The answer to this request, of an output that is kept.
+pub fn respond(output: &Output, context: &Context) -> Response {
+    output.respond(None, Some(context))
+}
