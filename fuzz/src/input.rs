@@ -24,7 +24,8 @@ pub(crate) fn somebody() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 4711))
 }
 
-/// An address with one byte of it changed: the first of `data` says where, the second into what. Nothing if that changes nothing, or leaves no text.
+/// A text with one change: the first two bytes of `data` say where, and what follows is the change: nothing takes a byte out, one byte stands in its place,
+/// and more are put in. None if that changes nothing, or leaves no text.
 pub(crate) fn mutated(original: &str, data: &[u8]) -> Option<String> {
     let [at, byte, rest @ ..] = data else { return None };
     let mut bytes = original.as_bytes().to_vec();
