@@ -1,6 +1,6 @@
 //! The life of the process: a validated start, serving, and an end in which nobody loses an answer.
 //!
-//! It begins here; [`serving`] has what follows, and [`succession`] how a new process takes over while this one serves.
+//! It begins here; `serving.rs` has what follows, and `succession.rs` how a new process takes over while this one serves.
 
 mod serving;
 mod signals;

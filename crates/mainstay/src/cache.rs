@@ -13,7 +13,7 @@
 //! What other instances change is read from a log in the database ([`News::read`]): `<kind>/<id>,<id>` for some things of a kind, `<kind>` for any number of
 //! them. What is read to make an answer must be as new as the log: a replica that is behind would be kept behind.
 //! Instances that [share](Cache::share) a Redis ask there before they make an answer (`tier.rs`, `position.rs`). What is read often is made anew before it
-//! ends. When the database cannot be asked, what it said last is given for a while, and says so ([`Cache::stale`]).
+//! ends. When the database cannot be asked, what it said last is given for a while, and says so ([`Cache::new`]).
 
 mod generations;
 mod output;
