@@ -16,7 +16,8 @@ pub(crate) fn run(data: &[u8]) {
     } else if known {
         let costs = |name: char| {
             let list = text.split('$').find(|part| part.starts_with("m=") || part.contains(",m="))?;
-            list.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+            // Of a cost that is named twice the library takes the last, where it is judged as where it is paid.
+            list.split(',').rev().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
         // What is not said is the library's default, which is ours.
         let (memory, passes, lanes) = (costs('m').unwrap_or(19 * 1024), costs('t').unwrap_or(2), costs('p').unwrap_or(1));
