@@ -121,8 +121,6 @@ impl Ground {
             ("ADMIN_PASSWORD", PASSWORD),
             ("DB_POOL_MAX", "6"),
             ("DB_POOL_MIN", "1"),
-            // The same as CONCURRENCY_MAX: to the one that learns, a debug build on a busy machine is a service that stalls. It has tests of its own.
-            ("CONCURRENCY_MIN", "1024"),
         ];
         let kept = standard.into_iter().filter(|(name, _)| pairs.iter().all(|(changed, _)| changed != name));
         kept.chain(pairs.iter().copied()).filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
