@@ -250,8 +250,11 @@ impl Serving {
         let passing_on = tokio::spawn(pass_on(heir, passing, is_over));
         let end = finish(app, self.public, begun).await;
         let _ = over.send(());
-        if let Ok(count) = passing_on.await {
-            tracing::debug!(count, "connections passed on");
+        // A new process that does not read keeps this one no longer than anything else may.
+        match tokio::time::timeout(LAST_STEPS, passing_on).await {
+            Ok(Ok(count)) => tracing::debug!(count, "connections passed on"),
+            Ok(Err(error)) => tracing::error!(%error, "passing connections on failed"),
+            Err(_) => tracing::warn!("the new process does not take the connections that are left; they are closed"),
         }
         end
     }

@@ -21,7 +21,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     user: Signal,
-    hang_up: Signal,
+    /// Not if whoever started this process has it ignore that (`nohup`): then it stays ignored, here and in the next process.
+    hang_up: Option<Signal>,
     terminal: bool,
     called_off: Option<oneshot::Receiver<()>>,
 }
@@ -39,7 +40,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             user: signal(SignalKind::user_defined2())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: if ignores_hang_up() { None } else { Some(signal(SignalKind::hangup())?) },
             // A process has a terminal of its own or it has none: that is what this name stands for.
             terminal: File::open("/dev/tty").is_ok(),
             called_off: None,
@@ -54,6 +55,12 @@ impl Signals {
     /// The next one. A wait that is given up loses none.
     pub async fn next(&mut self) -> Ask {
         loop {
+            let hang_up = async {
+                match &mut self.hang_up {
+                    Some(hang_up) => hang_up.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             let called_off = async {
                 match &mut self.called_off {
                     Some(told) => told.await.is_ok(),
@@ -65,7 +72,7 @@ impl Signals {
                 _ = self.interrupt.recv() => Ask::End("SIGINT"),
                 _ = self.user.recv() => Ask::HandOver("SIGUSR2"),
                 // To a service it says: read your settings again. To what runs in a terminal: the terminal is gone.
-                _ = self.hang_up.recv() => if self.terminal { Ask::End("SIGHUP") } else { Ask::HandOver("SIGHUP") },
+                _ = hang_up => if self.terminal { Ask::End("SIGHUP") } else { Ask::HandOver("SIGHUP") },
                 told = called_off => {
                     // Said or not, nothing more comes from there.
                     self.called_off = None;
@@ -77,4 +84,11 @@ impl Signals {
             };
         }
     }
+}
+
+/// Was this process started with SIGHUP ignored? (`SigIgn` of proc(5); SIGHUP is its first bit.)
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored & 1 == 1)
 }

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 on_both! {
     a_connection_on_which_nobody_asks_is_served_on_by_the_next_process
     a_request_in_flight_is_answered_by_the_process_before_and_told_to_close
+    who_was_started_to_ignore_the_end_of_a_terminal_ignores_it_and_so_does_the_next_process
     what_was_found_before_is_found_at_once_by_the_next_process
     a_release_that_hangs_is_ended_and_a_second_signal_meanwhile_is_ignored
     sigterm_while_a_new_process_prepares_itself_ends_both
@@ -115,6 +116,19 @@ async fn a_request_in_flight_is_answered_by_the_process_before_and_told_to_close
     let (status, _) = server.wait(PATIENCE);
     assert_eq!(status.code(), Some(0), "{}", server.output());
     server.adopt_heir();
+    assert_eq!(server.end(PATIENCE), 0, "{}", server.output());
+}
+
+async fn who_was_started_to_ignore_the_end_of_a_terminal_ignores_it_and_so_does_the_next_process(ground: Arc<Ground>) {
+    let mut command = process::mainstay_at(Path::new("/bin/sh"), &ground.pairs(&[]));
+    command.args(["-c", "trap '' HUP; exec \"$0\""]).arg(process::binary());
+    let mut server = Server::start_as(command);
+    for _ in 0..2 {
+        server.signal(Signal::HUP);
+        server.client().get("/health/ready").await.expect(200);
+        assert_eq!(server.hand_over(PATIENCE), Ok(0), "{}", server.output());
+    }
+    assert_eq!(server.log().matches("handing over").count(), 2, "once for each SIGUSR2: {}", server.log());
     assert_eq!(server.end(PATIENCE), 0, "{}", server.output());
 }
 

@@ -53,9 +53,14 @@ fn socket() -> (std::net::TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Sends a request and reads until the answer has the name at its end.
+/// Sends a request and reads its answer.
 async fn asked(stream: &mut TcpStream, name: &str) -> String {
     stream.write_all(GET).await.unwrap();
+    answered(stream, name).await
+}
+
+/// Reads until the answer has the name at its end.
+async fn answered(stream: &mut TcpStream, name: &str) -> String {
     let mut answer = String::new();
     while !answer.ends_with(name) {
         let mut piece = [0; 1024];
@@ -115,6 +120,51 @@ async fn a_request_that_is_already_there_is_answered_by_one_of_the_two_and_never
         second.drain.leave(Duration::ZERO);
         second.ended().await;
     }
+}
+
+#[tokio::test]
+async fn a_request_that_came_in_part_behind_another_is_answered_by_whoever_has_its_beginning() {
+    // Its body looks like a request: to whoever gets only the rest it would be one.
+    let next = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 35\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
+    for hands_over in [true, false] {
+        for cut in [1, 20, 44, 46, 47] {
+            let (listener, address) = socket();
+            let first = Server::start("first", &listener);
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&[GET, &next[..cut]].concat()).await.unwrap();
+            answered(&mut stream, "first").await;
+            let heir = Server::start("heir", &listener);
+            match hands_over {
+                true => first.drain.hand_over(PATIENCE, heir.pass.clone()),
+                false => first.drain.begin(PATIENCE),
+            }
+            stream.write_all(&next[cut..]).await.unwrap();
+            let rest = answered(&mut stream, "first").await;
+            assert!(rest.starts_with("HTTP/1.1 200 ") && rest.matches("HTTP/1.1").count() == 1, "{hands_over} {cut}: {rest}");
+            assert!(rest.contains("connection: close"), "{hands_over} {cut}: {rest}");
+            drop(stream);
+            assert_eq!(first.ended().await.cut, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_to_one_that_leaves_itself_goes_on_to_the_next() {
+    let ((own, address), (elsewhere, other)) = (socket(), socket());
+    let (second, third) = (Server::start("second", &own), Server::start("third", &elsewhere));
+    // It has begun to ask, so the second stays for it.
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(&[GET, &GET[..10]].concat()).await.unwrap();
+    answered(&mut slow, "second").await;
+    second.drain.hand_over(PATIENCE, third.pass.clone());
+    let between = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(between.local_addr().unwrap()).await.unwrap();
+    second.pass.send(between.accept().unwrap().0).unwrap();
+    asked(&mut client, "third").await;
+    slow.write_all(&GET[10..]).await.unwrap();
+    answered(&mut slow, "second").await;
+    assert_eq!(second.ended().await.cut, 0);
+    assert!(TcpStream::connect(other).await.is_ok());
 }
 
 #[tokio::test]

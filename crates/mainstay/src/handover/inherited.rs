@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
@@ -38,6 +39,9 @@ pub struct Inherited {
     pub predecessor: Option<Predecessor>,
 }
 
+/// A supervisor's descriptors are claimed once.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 /// Something was given that cannot be used, in words.
 #[derive(Debug)]
 pub struct Refused(String);
@@ -54,7 +58,8 @@ impl Inherited {
     /// Takes what this process was given. To be called once, before it has opened anything itself.
     ///
     /// # Errors
-    /// When something was given that is not what it should be. To go on without it would mean a service that listens elsewhere than its operator thinks.
+    /// When something was given that is not what it should be. To go on without it would mean a service that listens elsewhere than its operator thinks. Also
+    /// when a supervisor's sockets were taken before: they are this process's own by then.
     pub fn take(birth: &Birth) -> Result<Self, Refused> {
         if birth.handover.is_some() { Self::from_predecessor() } else { Self::from_supervisor(birth) }
     }
@@ -88,6 +93,9 @@ impl Inherited {
         // Variables of another process, which this one got from it: not meant for us (sd_listen_fds(3)).
         if birth.listen_pid.as_deref().and_then(|pid| pid.parse().ok()) != Some(std::process::id()) {
             return Ok(inherited);
+        }
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return Err(Refused("the sockets of LISTEN_FDS were taken already".to_owned()));
         }
         let names = names(birth.listen_fds.as_deref().unwrap_or_default(), birth.listen_fdnames.as_deref())?;
         for (name, number) in names.into_iter().zip(FIRST..) {
@@ -136,7 +144,7 @@ fn claim(number: RawFd) -> Result<OwnedFd, Refused> {
     // It came without, or it would not have come; a process that this one starts shall not have it.
     fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC).map_err(closed)?;
     // SAFETY: it is open, as we have just seen, and nobody else's in this process. LISTEN_PID named this process, so its supervisor has left numbers 3 and up
-    // open for it and for nothing else (sd_listen_fds(3)); this runs before the process opens anything, and once for each number.
+    // open for it and for nothing else (sd_listen_fds(3)); this runs before the process opens anything, and once for each number ([`TAKEN`]).
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -193,11 +201,7 @@ mod tests {
         let inherited = Inherited::take(&birth).unwrap();
         assert!(inherited.public.is_none() && inherited.management.is_none());
         let ours = Birth { listen_pid: Some(std::process::id().to_string()), ..birth };
-        assert!(Inherited::take(&ours).is_err());
-        let not_open = Birth { listen_fds: Some("1".to_owned()), ..ours };
-        // Whatever descriptor 3 of a test is, it is no socket that listens.
-        if fcntl_getfd(std::io::stdin().as_fd()).is_err() {
-            assert!(Inherited::take(&not_open).is_err());
-        }
+        assert!(Inherited::take(&ours).unwrap_err().to_string().contains("LISTEN_FDS is `nonsense`"));
+        assert!(Inherited::take(&ours).unwrap_err().to_string().contains("taken already"));
     }
 }

@@ -155,11 +155,12 @@ pub async fn serve_with<S: Stack>(
         let accepted = tokio::select! {
             biased;
             () = drain.begun() => break,
-            accepted = listener.accept() => accepted,
+            // Their clients were served before; there are no more of them than the process before had.
             Some(stream) = passed_on.recv() => {
                 go_on(stream, &service, &common, &registry);
                 continue;
             }
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, addr)) => {
@@ -180,9 +181,6 @@ pub async fn serve_with<S: Stack>(
             }
         }
     }
-    while let Ok(stream) = passed_on.try_recv() {
-        go_on(stream, &service, &common, &registry);
-    }
     // What the kernel has accepted for us already was promised: it is served, then the door closes. Where it stays open, the queue is the next process's,
     // and under load we would never get to its end.
     if let Ok(queue) = listener.into_std()
@@ -195,9 +193,17 @@ pub async fn serve_with<S: Stack>(
         }
     }
     registry.wake_all();
-    tokio::select! {
-        () = registry.empty() => {}
-        () = drain.hard() => cut(&registry, &common.tally).await,
+    loop {
+        tokio::select! {
+            biased;
+            // What the process before still passes on is passed on again, or closed when its client is told.
+            Some(stream) = passed_on.recv() => go_on(stream, &service, &common, &registry),
+            () = registry.empty() => break,
+            () = drain.hard() => {
+                cut(&registry, &common.tally).await;
+                break;
+            }
+        }
     }
     common.tally.report()
 }

@@ -103,9 +103,15 @@ async fn http1<S: Stack>(mut wire: Wire<S>, mut door: Door<S>, watch: &mut Watch
         if !matches!(cause, Cause::DrainIdle | Cause::PassedOn) {
             break (connection, cause);
         }
-        // hyper has read nothing that it has not made a request of: else a head has begun, and its cause is another.
         let parts = connection.into_parts();
         (wire, door) = (parts.io.into_inner(), parts.service);
+        // Behind the last request another one had begun (RFC 9112, 9.3.2): whoever has read a part of it answers it. To the next process the rest would be
+        // a request of its own.
+        if !parts.read_buf.is_empty() {
+            wire.read_again(parts.read_buf);
+            shared.idle_again();
+            continue;
+        }
         if cause == Cause::PassedOn {
             return Some(pass_on(wire.stream(), shared));
         }

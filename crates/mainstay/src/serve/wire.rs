@@ -62,6 +62,12 @@ impl<S: Stack> Wire<S> {
         Wire { stream, replay, out: Bytes::new(), shared, limits, service, eof: false, finished: false, discarded_bytes: 0, pause: None }
     }
 
+    /// Reads these bytes before any others: they were read before, and nobody has made a request of them.
+    pub(crate) fn read_again(&mut self, bytes: Bytes) {
+        self.shared.tail().rest();
+        self.replay = if self.replay.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.replay)].concat().into() };
+    }
+
     /// The socket, for who looks at it beside hyper.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
