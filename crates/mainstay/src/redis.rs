@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{FromRedisValue, ToRedisArgs};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::context;
@@ -76,17 +75,7 @@ impl Redis {
     /// Outside of a Tokio runtime.
     pub async fn open(address: Address, prefix: &str, wait: Duration) -> Self {
         let single = (!address.is_cluster()).then(|| address.places[0].clone());
-        let shared = Arc::new(Shared {
-            address,
-            prefix: prefix.to_owned(),
-            wait,
-            asked: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            spared: AtomicU64::new(0),
-            outages: AtomicU64::new(0),
-            fallbacks: AtomicU64::new(0),
-            stale: Notify::new(),
-        });
+        let shared = Arc::new(Shared::new(address, prefix, wait));
         let server = match single {
             Some(place) => {
                 let node = Node::new(place, Arc::clone(&shared), format!("{prefix}:proof"));

@@ -3,7 +3,7 @@
 //! Every node has a breaker and a way back of its own, so one that is silent costs nobody but its own keys their count. Who counts what is asked of all nodes
 //! that answer, and what most of them say is believed: one that was cut off and comes back may hold an old map for a while.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub(super) struct Cluster {
     /// Why there is no map, as of one of the nodes that the settings name.
     unseen: RwLock<Option<String>>,
 }
+
+/// Nodes that are called, each by a task of its own. The specification of the cluster recommends no more.
+const NODES_MAX: usize = 1_000;
 
 /// Who counts what. Ranges are in their order.
 #[derive(Default)]
@@ -160,10 +163,15 @@ impl Cluster {
         let Value::Array(ranges) = answer else { return None };
         let mut view = ranges.into_iter().map(|range| range_of(range, &place.host)).collect::<Option<Vec<_>>>()?;
         view.sort_unstable();
-        (!view.is_empty()).then_some(view)
+        let places: HashSet<&Place> = view.iter().map(|(_, place)| place).collect();
+        (1..=NODES_MAX).contains(&places.len()).then_some(view)
     }
 
     fn learn(&self, known: &Map, view: Vec<(Range, Place)>) -> Vec<Arc<Node>> {
+        // Nothing is new, as nearly always; the names below take long to find.
+        if known.ranges.iter().map(|(range, node)| (range, &node.place)).eq(view.iter().map(|(range, place)| (range, place))) {
+            return Vec::new();
+        }
         let (mut map, mut new) = (Map::default(), Vec::new());
         for (range, place) in view {
             let node = map.at(&place).cloned().unwrap_or_else(|| {
@@ -203,10 +211,7 @@ async fn follow(cluster: Weak<Cluster>) {
         let pause = if this.answers() { LOOK.0 } else { LOOK.1 };
         let _ = timeout(pause, this.shared.stale.notified()).await;
         for node in this.look().await {
-            tokio::spawn(async move {
-                node.come(1).await;
-                keep(Arc::downgrade(&node)).await;
-            });
+            tokio::spawn(meet(node));
         }
         // Nodes that are known speak for themselves.
         let unseen = this.map().ranges.is_empty().then(|| this.cause()).flatten();
@@ -219,6 +224,14 @@ async fn follow(cluster: Weak<Cluster>) {
         drop(this);
         tokio::time::sleep(LOOK_MIN).await;
     }
+}
+
+/// Connects to a node that was found later, for as long as somebody else knows it: one that leaves the map is not called any more.
+async fn meet(node: Arc<Node>) {
+    node.come(1).await;
+    let known = Arc::downgrade(&node);
+    drop(node);
+    keep(known).await;
 }
 
 /// `[first, last, [host, port, ...], replicas...]`, as the node at `here` says it.
@@ -249,6 +262,20 @@ fn crc16(bytes: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::{Address, TlsFiles};
+
+    #[tokio::test]
+    async fn a_node_that_nobody_knows_any_more_is_not_called_any_more() {
+        let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+        let address = Address::new(&format!("redis://{nobody},redis://{nobody}").into(), &TlsFiles::default()).unwrap();
+        let shared = Arc::new(Shared::new(address, "test", Duration::from_millis(10)));
+        let node = Node::new(Place { host: "127.0.0.1".to_owned(), port: nobody.port() }, shared, String::new());
+        let known = Arc::downgrade(&node);
+        let calling = tokio::spawn(meet(Arc::clone(&node)));
+        drop(node);
+        timeout(Duration::from_secs(30), calling).await.expect("it ends").unwrap();
+        assert_eq!(known.strong_count(), 0);
+    }
 
     #[test]
     fn slots_are_those_of_the_specification() {

@@ -41,6 +41,22 @@ pub(super) struct Shared {
     pub(super) stale: Notify,
 }
 
+impl Shared {
+    pub(super) fn new(address: Address, prefix: &str, wait: Duration) -> Self {
+        Self {
+            address,
+            prefix: prefix.to_owned(),
+            wait,
+            asked: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            spared: AtomicU64::new(0),
+            outages: AtomicU64::new(0),
+            fallbacks: AtomicU64::new(0),
+            stale: Notify::new(),
+        }
+    }
+}
+
 /// What is asked: a script, of whom, and how.
 pub(super) struct Question<'a, A> {
     pub(super) script: &'a Script,
