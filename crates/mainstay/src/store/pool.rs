@@ -154,7 +154,10 @@ impl Connector {
             return Err(Error::unavailable("the connection was made while the database took no writes"));
         }
         let doubted = self.origin + Duration::from_micros(self.doubted_us.load(Ordering::Relaxed));
-        if pooled.alive_at.elapsed() < TRUSTED_FOR && pooled.alive_at > doubted {
+        // Behind a pooler any question waits for a connection of the server, and one that has none to lend is not dead. The message that begins a transaction
+        // waits for that as long as it should, and finds out what is dead.
+        let begins = pooled.link.as_ref().is_some_and(|link| link.beginning().is_some());
+        if (begins || pooled.alive_at.elapsed() < TRUSTED_FOR) && pooled.alive_at > doubted {
             return Ok(());
         }
         let answer = match pooled.link.as_mut() {

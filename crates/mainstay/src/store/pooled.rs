@@ -7,7 +7,7 @@
 use super::error::{Error, Failure};
 use super::link::{Got, Link};
 use super::query::Query;
-use super::session::{Limit, Session, State, Want, Work};
+use super::session::{Limit, ROLLBACK_TIMEOUT, Session, State, Want, Work};
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use std::fmt::Write as _;
@@ -94,15 +94,27 @@ impl Session {
     pub(super) async fn attempt_borrowing(&mut self, work: Work<'_>, beginning: &Beginning) -> Result<Got, Failure> {
         self.borrow(beginning).await?;
         self.state = State::Open;
+        let reads = matches!(work, Work::Query(query, _) if query.only_reads());
         let mut got = match self.limit() {
             Ok((until, limit)) => self.attempt_until(work, until, limit).await,
             Err(passed) => Err(passed.into()),
         };
         // What was cut off has neither a connection nor a transaction any more.
         if self.is_connected() {
-            let end = if got.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            let until = Instant::now() + self.database.statement_timeout();
-            if let Err(failure) = self.attempt_until(Work::Script(end), until, Limit::Statement).await
+            // Whether a write stands is waited for as long as for a statement; nothing else is.
+            let (end, limit) = match &got {
+                Ok(_) if reads => ("COMMIT", self.limit()),
+                Ok(_) => ("COMMIT", Ok((Instant::now() + self.database.statement_timeout(), Limit::Statement))),
+                Err(_) => ("ROLLBACK", Ok((Instant::now() + ROLLBACK_TIMEOUT, Limit::Statement))),
+            };
+            let ended = match limit {
+                Ok((until, limit)) => self.attempt_until(Work::Script(end), until, limit).await.map(drop),
+                Err(passed) => {
+                    self.cut("interrupted");
+                    Err(passed.into())
+                }
+            };
+            if let Err(failure) = ended
                 && got.is_ok()
             {
                 got = Err(failure);
@@ -124,7 +136,7 @@ impl Session {
 
     async fn borrow_once(&mut self, beginning: &Beginning) -> Result<(), Failure> {
         let now = Instant::now();
-        let patience = self.database.acquire_timeout();
+        let patience = self.patience();
         let (until, limit) = match self.deadline() {
             Some(deadline) if deadline <= now => return Err(Error::DeadlinePassed.into()),
             Some(deadline) if deadline < now + patience => (deadline, Limit::Deadline),

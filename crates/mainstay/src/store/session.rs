@@ -213,7 +213,16 @@ impl Session {
         self.fresh
     }
 
+    /// How long this one waits for a pooler to lend it a connection: for that of a replica no longer than for one of our own.
+    pub(super) fn patience(&self) -> Duration {
+        if self.replica.is_some() { replica::ACQUIRE_MAX } else { self.database.acquire_timeout() }
+    }
+
     pub(super) async fn attempt_until(&mut self, work: Work<'_>, until: Instant, limit: Limit) -> Result<Got, Failure> {
+        if self.running {
+            // Whoever waited for the last one went away in the middle of it: nobody knows what this connection is in.
+            self.cut("interrupted");
+        }
         let Some(link) = self.object.as_mut().and_then(|object| object.link()) else {
             return Err(Error::unavailable("the connection was lost earlier").into());
         };
@@ -297,7 +306,7 @@ impl Session {
         failure
     }
 
-    fn cut(&mut self, reason: &'static str) {
+    pub(super) fn cut(&mut self, reason: &'static str) {
         if let Some(object) = self.object.take() {
             Object::take(object).cut(reason);
         }
