@@ -160,7 +160,8 @@ pub async fn prepare(settings: Settings, clock: Clock) -> Result<Prepared> {
     let cache = Cache::new(settings.stack.cache_size.0, kept, settings.stack.cache_stale_max);
     let search = Search::open(&settings.stack.data_dir.join("search"), database.clone(), cache.clone()).await?;
     let redis = open_redis(&settings).await?;
-    if let Some(redis) = redis.clone() {
+    // On SQLite there are no news by which an answer of another instance could be judged.
+    if let Some(redis) = redis.clone().filter(|_| database.dialect() == Dialect::Postgres) {
         cache.share(redis, settings.stack.instances);
     }
     let app = App::new(

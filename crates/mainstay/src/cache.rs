@@ -234,16 +234,20 @@ impl Cache {
         made: impl Future<Output = Result<Option<Output>>>,
     ) -> Result<(Key, Arc<Kept>)> {
         let tier = self.0.tier.get().zip(making.needed);
-        let name = if tier.is_some() { tier::name() } else { String::new() };
+        let mut turn = None;
         if let Some((tier, needed)) = tier {
             let mut waits = tier::WAITS.iter();
             // One that is to be made before it ends is not the other instances' of the same age: the ends of those differ by a fifth.
             let least = if early { shelf.life(policy) / 4 } else { Duration::ZERO };
             loop {
-                match tier.ask(making.key(), needed, least, &name).await {
+                match tier.ask(making.key(), needed, least).await {
                     Some(Asked::There(shared)) => return Ok(making.found(shared.output, shared.took, shared.left)),
                     Some(Asked::Coming) => {}
-                    Some(Asked::Make) | None => break,
+                    Some(Asked::Make(ours)) => {
+                        turn = Some(ours);
+                        break;
+                    }
+                    None => break,
                 }
                 let Some(wait) = waits.next() else { break };
                 tokio::time::sleep(*wait).await;
@@ -253,11 +257,11 @@ impl Cache {
         match made.await {
             Ok(output) => {
                 shelf.note_there();
-                let (now, reaches) = (Instant::now(), making.reaches(Instant::now()));
-                let took = now - begun;
+                let now = Instant::now();
+                let (took, reaches) = (now - begun, making.reaches(now));
                 let (key, kept) = making.made(policy, output, took);
                 if let (Some((tier, _)), Some(position)) = (tier, reaches) {
-                    tier.put(&key, position, kept.output.as_ref(), took, kept.left(now), &name);
+                    tier.put(&key, position, kept.output.as_ref(), took, kept.left(now), turn);
                 }
                 Ok((key, kept))
             }

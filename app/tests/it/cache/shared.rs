@@ -1,9 +1,10 @@
 //! Instances that share what they made: in Redis, beside what each keeps in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use mainstay::news::Hearing;
+use mainstay::redis::Script;
 use mainstay::store::query;
 use mainstay::testing::{Fault, FaultProxy};
 use serde_json::json;
@@ -17,6 +18,7 @@ on_postgres! {
     ten_thousand_writes_are_seen_by_every_instance_within_a_tenth_of_a_second_of_each
     what_one_instance_made_the_others_need_no_database_for
     of_instances_that_miss_the_same_answers_at_once_one_makes_each
+    whoever_cannot_make_an_answer_leaves_the_turn_to_the_next
     without_redis_each_makes_its_own
 }
 
@@ -121,7 +123,17 @@ async fn of_instances_that_miss_the_same_answers_at_once_one_makes_each(ground: 
     product(&services[0]).await;
     services[0].app.search.caught_up().await;
     // Until the log has told of the product, nobody believes the others.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let believed = async |number: usize| {
+        let nowhere = format!("/api/products/{}", Uuid::new_v4());
+        let before = services[number].app.cache.counts().shared;
+        for service in [&services[0], &services[number]] {
+            service.stranger().get(&nowhere).await.expect(404);
+        }
+        services[number].app.cache.counts().shared > before
+    };
+    for number in [1, 2] {
+        within(SOON, "the first is believed", || believed(number)).await;
+    }
     let made = || {
         let counts = services.iter().map(|service| service.app.cache.counts());
         counts.map(|counts| counts.misses - counts.shared).sum::<u64>()
@@ -139,6 +151,26 @@ async fn of_instances_that_miss_the_same_answers_at_once_one_makes_each(ground: 
     let made = made() - before;
     // 300 without the others. A busy machine may take longer for one than the others wait.
     assert!((100..=150).contains(&made), "{made}");
+}
+
+async fn whoever_cannot_make_an_answer_leaves_the_turn_to_the_next(ground: Arc<Ground>) {
+    static MAKING: LazyLock<Script> = LazyLock::new(|| Script::new("return #redis.call('KEYS', ARGV[1])"));
+    let services = sharing(&ground, 1, &redis_url(), &[]).await;
+    services[0].app.search.caught_up().await;
+    ground.execute("ALTER TABLE products RENAME TO elsewhere").await;
+    let redis = services[0].app.redis.as_ref().unwrap();
+    let turns = || async { redis.run::<i64, _>(&MAKING, &[], &[format!("{}:cache:*:making", ground.name())]).await.unwrap() };
+    // A turn ends by itself after a second. Of these some end within it, if they are ended.
+    let quick = || async {
+        let before = redis.counts().asked;
+        let begun = Instant::now();
+        services[0].stranger().get(&format!("/api/products/{}", Uuid::new_v4())).await.expect(500);
+        // The limit, the turn, and its end.
+        let taken = redis.counts().asked >= before + 2;
+        while turns().await > 0 {}
+        taken && begun.elapsed() < Duration::from_millis(500)
+    };
+    within(SOON, "a turn that is over before its time", quick).await;
 }
 
 async fn without_redis_each_makes_its_own(ground: Arc<Ground>) {

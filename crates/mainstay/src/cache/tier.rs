@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -27,23 +28,25 @@ use crate::redis::{Away, Redis, Script};
 
 static ASK: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("tier/ask.lua")));
 static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("tier/put.lua")));
+static LEAVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"));
 
 /// An answer larger than this is not shared: Redis serves everybody from one thread.
 const BYTES_MAX: usize = 256 * 1024;
 /// What an answer takes in Redis beside its name and its bytes, and the note of who makes it: its places in the tables of keys and of ends, some 200 bytes.
 const BESIDE: usize = 200;
 /// Answers on their way there at once; what comes beyond is not shared. A bound for a Redis that is slow, in bytes 16 MiB at most.
-const PUTS_MAX: usize = 64;
+const TASKS_MAX: usize = 64;
 /// Who makes an answer is waited for as long as this: most are made in a few ms, and then the waiting costs more than the making.
 pub(super) const WAITS: [Duration; 4] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(16), Duration::from_millis(32)];
-/// And others begin to make it after this, whatever became of the first.
+/// And others begin to make it after this, if nothing was heard of the first: its process has died.
 const MAKING_MS: u64 = 1_000;
 
 /// The answers in Redis.
 pub(super) struct Tier {
     redis: Redis,
     build: String,
-    puts: Arc<Semaphore>,
+    tasks: Arc<Semaphore>,
     budget: Budget,
 }
 
@@ -81,9 +84,29 @@ pub(super) enum Asked {
     /// The answer, or that there is none.
     There(Box<Shared>),
     /// It is for this instance to make it.
-    Make,
+    Make(Turn),
     /// Another instance makes it.
     Coming,
+}
+
+/// The turn of making an answer. Whatever becomes of the making, the other instances learn when it is over.
+pub(super) struct Turn {
+    redis: Redis,
+    tasks: Arc<Semaphore>,
+    making: String,
+    /// Nothing once it was told with the answer.
+    who: Option<String>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (Some(who), Ok(place), Ok(runtime)) = (self.who.take(), self.tasks.clone().try_acquire_owned(), Handle::try_current()) else { return };
+        let (redis, making) = (self.redis.clone(), std::mem::take(&mut self.making));
+        runtime.spawn(async move {
+            let _ = redis.run::<i64, _>(&LEAVE, &[&making], &[who]).await;
+            drop(place);
+        });
+    }
 }
 
 /// An answer of another instance.
@@ -108,37 +131,41 @@ impl Tier {
     /// Puts up to `bytes` there, good for `life` at most. Nothing if it cannot be told which build this is.
     pub(super) fn new(redis: Redis, bytes: u64, life: Duration) -> Option<Self> {
         let budget = Budget::new(bytes / 2, life, Instant::now());
-        Some(Self { redis, build: build()?.to_owned(), puts: Arc::new(Semaphore::new(PUTS_MAX)), budget })
+        Some(Self { redis, build: build()?.to_owned(), tasks: Arc::new(Semaphore::new(TASKS_MAX)), budget })
     }
 
-    /// An answer that reaches as far as `needed` and is good for longer than `least`. Nothing if Redis does not answer.
-    pub(super) async fn ask(&self, key: &Key, needed: Position, least: Duration, who: &str) -> Option<Asked> {
-        let names = self.names(key, needed.server);
-        let arguments = [reach(needed), least.as_millis().to_string(), who.to_owned(), MAKING_MS.to_string()];
-        let asked = self.redis.run::<(i64, Option<Vec<u8>>, i64), _>(&ASK, &[&names.0, &names.1], &arguments).await;
+    /// An answer that reaches as far as `needed` and is good for longer than `least`. Nothing if Redis does not answer, or nonsense.
+    pub(super) async fn ask(&self, key: &Key, needed: Position, least: Duration) -> Option<Asked> {
+        let (answer, making) = self.names(key, needed.server);
+        let who = Uuid::new_v4().simple().to_string();
+        let arguments = [reach(needed), least.as_millis().to_string(), who.clone(), MAKING_MS.to_string()];
+        let asked = self.redis.run::<(i64, Option<Vec<u8>>, i64), _>(&ASK, &[&answer, &making], &arguments).await;
         match asked {
-            Ok((1, Some(bytes), left_ms)) => {
-                let shared = read(&bytes, Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
-                Some(shared.map_or(Asked::Make, |shared| Asked::There(Box::new(shared))))
+            // What cannot be read is made without a turn, and put in its place.
+            Ok((1, bytes, left_ms)) => {
+                let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+                read(&bytes.unwrap_or_default(), left).map(|shared| Asked::There(Box::new(shared)))
             }
             Ok((2, ..)) => Some(Asked::Coming),
-            Ok(_) => Some(Asked::Make),
+            Ok(_) => Some(Asked::Make(Turn { redis: self.redis.clone(), tasks: self.tasks.clone(), making, who: Some(who) })),
             Err(Away) => None,
         }
     }
 
-    /// Puts an answer there, in the background, for as long as it is good. One that is too large stays here.
-    pub(super) fn put(&self, key: &Key, position: Position, output: Option<&Output>, took: Duration, left: Duration, who: &str) {
+    /// Puts an answer there, in the background, for as long as it is good, and ends the turn. One that is too large stays here.
+    pub(super) fn put(&self, key: &Key, position: Position, output: Option<&Output>, took: Duration, left: Duration, turn: Option<Turn>) {
         let Some(text) = written(position, output, took).filter(|_| left > Duration::from_millis(1)) else { return };
-        let Ok(place) = self.puts.clone().try_acquire_owned() else { return };
-        let (names, redis) = (self.names(key, position.server), self.redis.clone());
-        if !self.budget.take(BESIDE + 2 * names.1.len() + text.len(), Instant::now()) {
+        let (answer, making) = self.names(key, position.server);
+        let Ok(place) = self.tasks.clone().try_acquire_owned() else { return };
+        if !self.budget.take(BESIDE + 2 * making.len() + text.len(), Instant::now()) {
             return;
         }
-        let arguments = [reach(position).into_bytes(), text, left.as_millis().to_string().into_bytes(), who.as_bytes().to_vec()];
+        let who = turn.and_then(|mut turn| turn.who.take()).unwrap_or_default();
+        let arguments = [reach(position).into_bytes(), text, left.as_millis().to_string().into_bytes(), who.into_bytes()];
+        let redis = self.redis.clone();
         tokio::spawn(async move {
             // Lost is what nobody will miss.
-            let _ = redis.run::<i64, _>(&PUT, &[&names.0, &names.1], &arguments).await;
+            let _ = redis.run::<i64, _>(&PUT, &[&answer, &making], &arguments).await;
             drop(place);
         });
     }
@@ -154,11 +181,6 @@ impl Tier {
         let making = format!("{answer}:making");
         (answer, making)
     }
-}
-
-/// A name for one who asks.
-pub(super) fn name() -> String {
-    Uuid::new_v4().simple().to_string()
 }
 
 /// So that the order of texts is the order of numbers.

@@ -20,7 +20,7 @@ use crate::serve::Lines;
 const MAX_AGE_S: &str = "86400";
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 /// What a page may read of an answer beside the few fields that every page may.
-const EXPOSED: &str = "x-request-id, retry-after, ratelimit, ratelimit-policy, link, location, etag, allow, www-authenticate";
+const EXPOSED: &str = "x-request-id, retry-after, ratelimit, ratelimit-policy, link, location, etag, cache-status, allow, www-authenticate";
 /// Names of request headers are mirrored up to this many bytes: enough for any real list.
 const REQUEST_HEADERS_BYTES_MAX: usize = 1024;
 
