@@ -17,6 +17,7 @@ use mainstay::auth::{Admin, Editor};
 use mainstay::cache::{Key, Kind, Output, Policy, Subject};
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path, PathId, Query, parse_uuid_v4};
+use mainstay::store;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -197,10 +198,21 @@ async fn show(State(app): State<App>, Path(ProductId(id)): Path<ProductId>) -> R
 }
 
 /// Writes a product to the end, whoever still waits for it. When it is written, this instance answers nothing that it knew before, and the search finds it.
-async fn write<T: Send + 'static>(app: &App, id: Uuid, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+/// Without a connection to write on nothing was written, and what is known is known as before.
+async fn write<C, T, W>(
+    app: &App,
+    id: Uuid,
+    open: impl Future<Output = std::result::Result<C, store::Error>> + Send + 'static,
+    work: impl FnOnce(C) -> W + Send + 'static,
+) -> Result<T>
+where
+    C: Send + 'static,
+    T: Send + 'static,
+    W: Future<Output = Result<T>> + Send,
+{
     let cache = app.cache.clone();
     let outcome = app.writes.finish(async move {
-        let outcome = work.await;
+        let outcome = work(open.await?).await;
         // Even if it failed: nobody may know whether it was committed.
         cache.forget(Subject::One(PRODUCTS, id));
         outcome
@@ -218,11 +230,12 @@ async fn write<T: Send + 'static>(app: &App, id: Uuid, work: impl Future<Output 
 async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduct>) -> Result<Response> {
     let product = Product::new(input.parse()?, app.clock().now());
     let (database, deadline) = (app.database.clone(), app.deadline());
-    let product = write(&app, product.id, async move {
-        sql::insert(&mut *database.writer(deadline).await?, &product).await?;
+    let open = async move { database.writer(deadline).await };
+    let product = write(&app, product.id, open, async move |mut connection| {
+        sql::insert(&mut connection, &product).await?;
         Ok(product)
-    })
-    .await?;
+    });
+    let product = product.await?;
     let location = HeaderValue::try_from(format!("/api/products/{}", product.id)).ok();
     let mut response = (StatusCode::CREATED, Envelope::of(product)).into_response();
     location.map(|location| response.headers_mut().insert(header::LOCATION, location));
@@ -232,8 +245,8 @@ async fn create(State(app): State<App>, _: Editor, Json(input): Json<WriteProduc
 /// Changes a product in a transaction, with no other writer between reading and writing it.
 async fn change(app: &App, id: Uuid, edit: impl FnOnce(Product) -> Result<Content> + Send + 'static) -> Result<axum::Json<Envelope<Product>>> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
-    let product = write(app, id, async move {
-        let mut transaction = database.begin(deadline).await?;
+    let begin = async move { database.begin(deadline).await };
+    let product = write(app, id, begin, async move |mut transaction| {
         let current = sql::lock(&mut transaction, id).await?.ok_or_else(not_found)?;
         let content = edit(current.clone())?;
         let product = Product { version: current.version + 1, updated_at: now, ..current.with(content) };
@@ -281,8 +294,9 @@ async fn update(
     responses((status = 204, description = "The product is gone"), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found")))]
 async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<ProductId>) -> Result<StatusCode> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
-    let remove = async move { if sql::remove(&mut *database.writer(deadline).await?, id, now).await? { Ok(()) } else { Err(not_found()) } };
-    write(&app, id, remove).await?;
+    let open = async move { database.writer(deadline).await };
+    let remove = async move |mut connection: store::Connection| if sql::remove(&mut connection, id, now).await? { Ok(()) } else { Err(not_found()) };
+    write(&app, id, open, remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -293,8 +307,8 @@ async fn remove(State(app): State<App>, _: Editor, Path(ProductId(id)): Path<Pro
     responses((status = 200, description = "The product", body = Envelope<Product>), (status = 403, description = "forbidden"), (status = 404, description = "product_not_found"), (status = 409, description = "sku_taken")))]
 async fn restore(State(app): State<App>, _: Admin, Path(ProductId(id)): Path<ProductId>) -> Result<axum::Json<Envelope<Product>>> {
     let (database, deadline, now) = (app.database.clone(), app.deadline(), app.clock().now());
-    let product = write(&app, id, async move {
-        let mut transaction = database.begin(deadline).await?;
+    let begin = async move { database.begin(deadline).await };
+    let product = write(&app, id, begin, async move |mut transaction| {
         // One that is there already is answered as it is: who asks twice wants the same.
         sql::restore(&mut transaction, id, now).await?;
         let product = sql::find(&mut transaction, id).await?.ok_or_else(not_found)?;

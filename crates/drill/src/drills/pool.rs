@@ -63,8 +63,7 @@ pub(super) async fn run(plan: &Plan, program: Program, database: &Database) -> R
     let own = [("DATABASE_URL", url.as_str()), ("DB_ACQUIRE_TIMEOUT", ACQUIRE), ("DB_STATEMENT_TIMEOUT", STATEMENT)];
     let fleet = Fleet::start(program, database, plan.redis.as_deref(), &own).await?;
     let admins = fleet.admins().await?;
-    // A write that fails may have been done, so what it was about is not read on: that is another product.
-    let (path, edited) = (admins[0].product().await?, admins[0].product().await?);
+    let path = admins[0].product().await?;
     for admin in &admins {
         until(HEARD, async || admin.get(&path).await.is_ok_and(|answer| answer.status == 200)).await;
     }
@@ -75,7 +74,7 @@ pub(super) async fn run(plan: &Plan, program: Program, database: &Database) -> R
     let mut weathers = Vec::new();
     // Half of the five seconds on each way.
     for (word, fault) in [("late", Fault::Late(Duration::from_millis(2_500))), ("silent", Fault::Silent)] {
-        weathers.push(weather(plan, &fleet, &admins, (&path, &edited), (&proxy, database), (word, fault), begun).await?);
+        weathers.push(weather(plan, &fleet, &admins, &path, (&proxy, database), (word, fault), begun).await?);
     }
     let mut record = Record::new(begun);
     for reader in readers {
@@ -88,14 +87,14 @@ async fn weather(
     plan: &Plan,
     fleet: &Fleet,
     admins: &[Caller],
-    (path, edited): (&str, &str),
+    path: &str,
     (proxy, database): (&Proxy, &Database),
     (word, fault): (&'static str, Fault),
     begun: Instant,
 ) -> Result<Weather, String> {
     let from = begun.elapsed();
     proxy.set(fault);
-    let refusals = asked_of_the_database(fleet, admins, edited).await;
+    let refusals = asked_of_the_database(fleet, admins, path).await;
     let (stale, silent) = (stale(fleet, path).await, without_a_database(fleet).await);
     tokio::time::sleep((from + plan.length(FAULT)).saturating_sub(begun.elapsed())).await;
     proxy.set(Fault::None);
@@ -115,7 +114,7 @@ async fn weather(
 }
 
 /// Questions of every kind, all at once.
-async fn asked_of_the_database(fleet: &Fleet, admins: &[Caller], edited: &str) -> Refusals {
+async fn asked_of_the_database(fleet: &Fleet, admins: &[Caller], path: &str) -> Refusals {
     let asked = (0..INSTANCES * QUESTIONS).map(|number| {
         let (stranger, admin) = (fleet.stranger(number), &admins[number % INSTANCES]);
         async move {
@@ -123,7 +122,7 @@ async fn asked_of_the_database(fleet: &Fleet, admins: &[Caller], edited: &str) -
             let (what, answer) = match number / INSTANCES % 4 {
                 0 => ("show", stranger.get(&format!("/api/products/00000000-0000-4000-8000-{number:012}")).await),
                 1 => ("list", stranger.get("/api/products?limit=1").await),
-                2 => ("update", admin.ask("PATCH", edited, Some(&json!({"name": "Changed"}))).await),
+                2 => ("update", admin.ask("PATCH", path, Some(&json!({"name": "Changed"}))).await),
                 _ => ("sign in", stranger.ask("POST", "/api/auth/login", Some(&json!({"email": ADMIN, "password": PASSWORD}))).await),
             };
             (what, answer, begun.elapsed())
