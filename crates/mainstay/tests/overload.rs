@@ -44,7 +44,7 @@ fn start() -> TestServer {
         "done"
     };
     let router = Router::new().route("/work", get(work)).route("/health", get(async || "well"));
-    TestServer::start(routes(router, &["GET /work", "GET /health"], &["/health"]), StackSettings::default())
+    TestServer::start(routes(router, &["GET /work", "GET /health"], &["/health"]), StackSettings { concurrency_min: 8, ..StackSettings::default() })
 }
 
 /// What clients saw.
@@ -230,7 +230,7 @@ async fn who_is_signed_in_finds_the_place_that_strangers_do_not_and_no_made_up_t
         .route("/me", get(async |me: SignedIn| me.account.to_string()).with_state(auth.clone()))
         .route("/never", get(async || std::future::pending::<()>().await));
     // Strangers may fill eight of ten.
-    let settings = StackSettings { concurrency_max: 10, concurrency_min: 10, auth: Some(auth), ..StackSettings::default() };
+    let settings = StackSettings { concurrency_max: 10, auth: Some(auth), ..StackSettings::default() };
     let server = TestServer::start(routes(router, &["GET /me", "GET /never"], &[]), settings);
     let ask = async |fields: &[(&str, &str)]| server.exchange(request("GET", "/me", fields, "")).await.status;
     let (mine, forged, unknown) = (bearer(7, ACCOUNT), bearer(9, ACCOUNT), bearer(7, Uuid::from_u128(9)));

@@ -1,6 +1,7 @@
-//! Overload: a bound on the requests worked on at once, learnt from how long they take. One more is told so, with a 503, instead of making all the others slower.
+//! Overload: a bound on the requests worked on at once, which may be learnt from how long they take. One more is told so, with a 503, instead of making all the
+//! others slower.
 //!
-//! - **How many** is learnt between a floor and a ceiling: `limit`, and what is compared with what, `baseline` (decision 26).
+//! - **How many** is said, or learnt between a [floor](Overload::floor) and that: `limit`, and what is compared with what, `baseline` (decision 26).
 //! - **Who** is refused first: strangers before those who are signed in, and among the same people dear requests before cheap ones ([`Cost`]). A class that is
 //!   always refused is let in now and then. Who is signed in is asked only when it matters, and a token says so only if it is verified and this instance
 //!   remembers that its session stands: no text that anybody can make up buys a place.
@@ -59,10 +60,6 @@ pub(crate) use places::{Lendable, Lent, admitted};
 /// Microseconds since a beginning.
 type Micros = u64;
 
-/// As few requests at once as there ever may be, unless said otherwise. Two for each core of the smallest machine that is worth it, and enough to keep a
-/// database busy over a round trip; so few do a database no harm that has just come back.
-const FLOOR: usize = 8;
-
 /// What a client is told that came at a bad time, and may come again after this many seconds.
 pub(crate) fn overloaded(after_s: u64) -> Error {
     Error::new(&codes::OVERLOADED).retry_after(Duration::from_secs(after_s))
@@ -76,12 +73,13 @@ pub struct Overload {
 }
 
 impl Overload {
-    /// At most this many requests at once, and as few as 8 when it has to be. Routes that are never limited pass beside.
+    /// At most this many requests at once. Routes that are never limited pass beside.
     pub fn new(concurrency_max: usize) -> Self {
-        Self { places: Arc::new(Places::new(FLOOR, concurrency_max)), auth: None }
+        Self { places: Arc::new(Places::new(concurrency_max, concurrency_max)), auth: None }
     }
 
-    /// Never fewer than this many at once; as many as the most make it a fixed limit. To be said before the first request.
+    /// As few as this many at once when it has to be: between both the limit is learnt. 8 is a good floor: two for each core of the smallest machine that is worth
+    /// it, enough to keep a database busy over a round trip, and so few do a database no harm that has just come back. To be said before the first request.
     #[must_use]
     pub fn floor(self, concurrency_min: usize) -> Self {
         Self { places: Arc::new(Places::new(concurrency_min, self.places.ceiling())), ..self }

@@ -56,7 +56,7 @@ pub struct StackSettings {
     pub budget: Duration,
     /// Most requests worked on at once. Default: 1,000.
     pub concurrency_max: usize,
-    /// As few as the learnt limit may be. Default: 8.
+    /// As few as the limit may be when it is learnt. Default: it is not.
     pub concurrency_min: usize,
     /// Whose accounts come before strangers under load. Default: nobody's.
     pub auth: Option<Auth>,
@@ -82,7 +82,7 @@ impl Default for StackSettings {
             credentials: true,
             budget: Duration::from_secs(30),
             concurrency_max: 1000,
-            concurrency_min: 8,
+            concurrency_min: usize::MAX,
             auth: None,
             rate_limit_max: 1_000_000,
             rate_limit_window: Duration::from_secs(900),
