@@ -8,6 +8,7 @@
 //! - **Waiting** for a place is for bursts and takes a tenth of a second at most: `gate`. It happens before the rate limit counts, so a refusal costs no quota.
 //! - **Beside it** pass the routes that no limit may refuse, and what is answered from memory at once: it holds a place no longer than a core. Where answers are
 //!   [kept](crate::cache) a request asks for a place when its answer is not there.
+//! - **Refusals** are told at once while they are few; those who come again as soon as they are refused are told at a `pace` that costs next to nothing.
 //!
 //! A request that waits for its own client is not worked on: while its body does not come it gives its place to another, so that slow clients, however
 //! many, make nobody see a 503. It takes a place again with the next bytes, or is refused like any other. What it waited is no part of how long it took. The same is
@@ -19,8 +20,10 @@
 mod baseline;
 mod body;
 mod gate;
+mod later;
 mod limit;
 mod overdue;
+mod pace;
 mod places;
 mod rank;
 mod retry;
@@ -35,7 +38,7 @@ mod window;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, Waker};
+use std::task::{Context as Task, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -51,6 +54,8 @@ use crate::routes::{Cost, RouteTable};
 
 use body::Arriving;
 use gate::{Arrival, Held};
+use later::Later;
+use pace::Refusal;
 use places::Places;
 use rank::Rank;
 use waits::Waits;
@@ -129,6 +134,8 @@ enum Stand {
     Lent(Arc<Lendable>),
     /// It has none yet.
     Waits(Waits, Option<Arc<Lendable>>),
+    /// It gets none, and will be told.
+    Refused(Later),
 }
 
 /// What may tell whose a request is, to be looked at when it matters.
@@ -172,7 +179,11 @@ impl Layer for Overload {
             lendable
         };
         match arrival {
-            Arrival::Refused(after_s) => ControlFlow::Break(overloaded(after_s).into_response()),
+            Arrival::Refused(Refusal { after_s, hold: 0 }) => ControlFlow::Break(overloaded(after_s).into_response()),
+            Arrival::Refused(refusal) => {
+                context.set_waits();
+                place(Stand::Refused(Later::new(&self.places, refusal)))
+            }
             Arrival::In(held) if body => place(Stand::Lent(lendable(Some(held)))),
             Arrival::In(held) => place(Stand::Firm(held)),
             Arrival::Waits(ticket) => {
@@ -195,11 +206,11 @@ impl Layer for Overload {
                         None => Stand::Firm(held),
                     };
                 }
-                Poll::Ready(Err(after_s)) => {
-                    place.stand = Stand::None;
-                    return Poll::Ready(overloaded(after_s).into_response());
-                }
+                Poll::Ready(Err(refusal)) => place.stand = Stand::Refused(Later::new(&self.places, refusal)),
             }
+        }
+        if let Stand::Refused(later) = &mut place.stand {
+            return Poll::Ready(overloaded(ready!(later.poll(task))).into_response());
         }
         inside(task)
     }
@@ -221,8 +232,8 @@ impl Place {
             Stand::Firm(held) => self.places.leave(&held, good),
             // A handler may have handed the body on to a task that outlives the request; the place is not its own.
             Stand::Lent(lendable) => lendable.end(good),
-            // Who waits is told by the drop.
-            Stand::Waits(..) => {}
+            // Who waits is told by the drop, and so is who is waited for.
+            Stand::Waits(..) | Stand::Refused(_) => {}
         }
     }
 }

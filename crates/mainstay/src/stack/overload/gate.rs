@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::Micros;
 use super::limit::Limit;
 use super::overdue::Due;
+use super::pace::{Pace, Refusal};
 use super::rank::{Patience, RANKS, Rank};
 use super::retry::Pressure;
 
@@ -60,8 +61,8 @@ pub(super) enum Arrival {
     In(Held),
     /// It waits.
     Waits(Ticket),
-    /// It may come again in so many seconds.
-    Refused(u64),
+    /// It may come again later.
+    Refused(Refusal),
 }
 
 /// What has become of a request that waits.
@@ -69,7 +70,7 @@ pub(super) enum Arrival {
 pub(super) enum Look {
     In(Held),
     Waits,
-    Refused(u64),
+    Refused(Refusal),
 }
 
 #[derive(Debug)]
@@ -93,6 +94,7 @@ pub(super) struct Gate {
     queued_since: Option<Micros>,
     patience: Patience,
     pressure: Pressure,
+    pace: Pace,
     refused: [u64; RANKS],
 }
 
@@ -102,6 +104,8 @@ pub(super) struct Figures {
     pub(super) places: usize,
     pub(super) in_flight: usize,
     pub(super) waiting: usize,
+    /// Refusals that are kept back.
+    pub(super) held_back: usize,
     pub(super) refused: [u64; RANKS],
 }
 
@@ -109,7 +113,8 @@ pub(super) struct Figures {
 pub(super) type Wakers = Vec<Waker>;
 
 impl Gate {
-    pub(super) fn new(floor: usize, ceiling: usize, allowance: Duration) -> Self {
+    /// On a machine of so many cores.
+    pub(super) fn new(floor: usize, ceiling: usize, allowance: Duration, cores: usize) -> Self {
         Self {
             limit: Limit::new(floor, ceiling, allowance),
             ceiling,
@@ -120,6 +125,7 @@ impl Gate {
             queued_since: None,
             patience: Patience::default(),
             pressure: Pressure::default(),
+            pace: Pace::new(cores),
             refused: [0; RANKS],
         }
     }
@@ -144,7 +150,7 @@ impl Gate {
         self.limit.wanted();
         if !self.has_room(as_rank, now, wakers) {
             self.patience.note(rank, false);
-            return Arrival::Refused(self.refuse(rank, now));
+            return Arrival::Refused(self.refuse_in_turn(rank, now));
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -178,7 +184,7 @@ impl Gate {
             }
             None => {
                 self.patience.note(rank, false);
-                Look::Refused(self.refuse(rank, now))
+                Look::Refused(self.refuse_in_turn(rank, now))
             }
         }
     }
@@ -238,7 +244,22 @@ impl Gate {
 
     /// Figures of the moment.
     pub(super) fn figures(&self) -> Figures {
-        Figures { places: self.limit.places(), in_flight: self.in_flight, waiting: self.waiting(), refused: self.refused }
+        Figures {
+            places: self.limit.places(),
+            in_flight: self.in_flight,
+            waiting: self.waiting(),
+            held_back: self.pace.held(),
+            refused: self.refused,
+        }
+    }
+
+    /// A refusal that was kept back is told, or nobody is there any more to be told.
+    pub(super) fn told(&mut self) {
+        self.pace.told();
+    }
+
+    fn refuse_in_turn(&mut self, rank: Rank, now: Micros) -> Refusal {
+        Refusal { after_s: self.refuse(rank, now), hold: self.pace.refuse(now) }
     }
 
     fn refuse(&mut self, rank: Rank, now: Micros) -> u64 {

@@ -1,12 +1,15 @@
 //! The gate shared by all requests, and places that are lent.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::baseline::ALLOWANCE;
 use super::gate::{Arrival, Gate, Held, Look, Ticket, Wakers};
+use super::later::Later;
+use super::pace::Refusal;
 use super::rank::Rank;
 use super::waits::Waits;
 use super::{Claim, Micros, overloaded};
@@ -26,7 +29,8 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(floor: usize, ceiling: usize) -> Self {
-        Self { gate: Mutex::new(Gate::new(floor, ceiling, ALLOWANCE)), ceiling, begun: Instant::now(), table: OnceLock::new() }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { gate: Mutex::new(Gate::new(floor, ceiling, ALLOWANCE, cores)), ceiling, begun: Instant::now(), table: OnceLock::new() }
     }
 
     pub(super) fn ceiling(&self) -> usize {
@@ -80,6 +84,11 @@ impl Places {
         self.with(|gate, wakers| gate.leave(held, good, now, wakers));
     }
 
+    /// A refusal that was kept back is told, or nobody is there any more to be told.
+    pub(super) fn told(&self) {
+        self.gate().told();
+    }
+
     /// Notes how kinds are called.
     pub(super) fn name(&self, table: &RouteTable) {
         let _ = self.table.set(table.clone());
@@ -94,6 +103,7 @@ impl Places {
         metrics::gauge!("mainstay_overload_limit").set(figures.places as f64);
         metrics::gauge!("mainstay_overload_in_flight").set(figures.in_flight as f64);
         metrics::gauge!("mainstay_overload_waiting").set(figures.waiting as f64);
+        metrics::gauge!("mainstay_overload_refusals_held").set(figures.held_back as f64);
         metrics::gauge!("mainstay_overload_inflation").set(inflation);
         for (class, refused) in Rank::names().into_iter().zip(figures.refused) {
             metrics::counter!("mainstay_overload_refused_total", "class" => class).absolute(refused);
@@ -161,14 +171,22 @@ impl Lendable {
         };
         let held = match arrival {
             Arrival::In(held) => held,
-            Arrival::Refused(after_s) => return Err(after_s),
+            Arrival::Refused(refusal) => return Err(self.refused(refusal).await),
             Arrival::Waits(ticket) => {
                 let mut waits = Waits::new(self.places.clone(), ticket, since);
-                std::future::poll_fn(|task| waits.poll(task)).await?
+                match poll_fn(|task| waits.poll(task)).await {
+                    Ok(held) => held,
+                    Err(refusal) => return Err(self.refused(refusal).await),
+                }
             }
         };
         self.begin(held);
         Ok(())
+    }
+
+    async fn refused(&self, refusal: Refusal) -> u64 {
+        let mut later = Later::new(&self.places, refusal);
+        poll_fn(|task| later.poll(task)).await
     }
 
     fn stand(&self) -> MutexGuard<'_, Stand> {

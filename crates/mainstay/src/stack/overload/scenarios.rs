@@ -35,27 +35,18 @@ fn bimodal() -> Vec<Kind> {
 
 /// With the allowance of the service.
 fn as_served(cores: usize, kinds: Vec<Kind>, seed: u64) -> Sim {
-    Sim::new(Gate::new(FLOOR, CEILING, baseline::ALLOWANCE), cores, kinds, seed)
+    Sim::new(Gate::new(FLOOR, CEILING, baseline::ALLOWANCE, cores), cores, kinds, seed)
 }
 
 fn adaptive(cores: usize, kinds: Vec<Kind>, seed: u64) -> Sim {
-    Sim::new(Gate::new(FLOOR, CEILING, ALLOWANCE), cores, kinds, seed)
+    Sim::new(Gate::new(FLOOR, CEILING, ALLOWANCE, cores), cores, kinds, seed)
 }
 
 /// The 99th percentile at nine tenths of the capacity, without a limit.
 fn p99_of_full_service(cores: usize, kinds: Vec<Kind>, seed: u64) -> f64 {
-    let mut sim = Sim::new(Gate::new(100_000, 100_000, ALLOWANCE), cores, kinds, seed);
+    let mut sim = Sim::new(Gate::new(100_000, 100_000, ALLOWANCE, cores), cores, kinds, seed);
     sim.run(sim.capacity() * 0.9, 60.0);
     sim.p99_ms(0.0, 60.0)
-}
-
-fn refused_part(sim: &Sim, from: f64, to: f64) -> f64 {
-    let (mut all, mut refused) = (0.0, 0.0);
-    for outcome in sim.of(from, to) {
-        all += 1.0;
-        refused += f64::from(u8::from(!outcome.served));
-    }
-    refused / f64::max(all, 1.0)
 }
 
 #[track_caller]
@@ -87,7 +78,7 @@ fn a_surge_leaves_the_goodput_where_it_was_and_is_over_when_it_is_over() {
             at_least("its first second", sim.goodput(10.0, 11.0) / capacity, 0.85);
             at_least("then", sim.goodput(11.0, 30.0) / capacity, 0.95);
             at_most("p99 of the admitted, of that of a full service", sim.p99_ms(11.0, 30.0) / full, 2.0);
-            at_most("refused within the second after", refused_part(&sim, 30.2, 31.0), 0.02);
+            at_most("refused within the second after", sim.refused_part(30.2, 31.0), 0.02);
             at_most("p99 then, of that of a full service", sim.p99_ms(30.5, 40.0) / full, 1.0);
         }
     }
@@ -99,12 +90,27 @@ fn nobody_is_refused_for_a_wait_that_nobody_minds() {
         let mut sim = as_served(4, exponential(), seed);
         let capacity = sim.capacity();
         sim.run(capacity * 0.9, 60.0);
-        at_most("refused at nine tenths of the capacity", refused_part(&sim, 0.0, 60.0), 0.01);
+        at_most("refused at nine tenths of the capacity", sim.refused_part(0.0, 60.0), 0.01);
         sim.run(capacity * 20.0, 20.0);
         at_least("goodput in a surge", sim.goodput(61.0, 80.0) / capacity, 0.95);
         at_most("p99 of the admitted, ms", sim.p99_ms(61.0, 80.0), 120.0);
         sim.run(capacity * 0.5, 10.0);
-        at_most("refused within the second after", refused_part(&sim, 80.2, 81.0), 0.02);
+        at_most("refused within the second after", sim.refused_part(80.2, 81.0), 0.02);
+    }
+}
+
+#[test]
+fn those_who_come_again_at_once_do_not_take_the_cores_from_those_who_are_served() {
+    for seed in SEEDS {
+        // Each of 4,000 is told every second, and that is a twelfth of a core.
+        for (clients, least) in [(100, 0.95), (4_000, 0.85)] {
+            let mut sim = as_served(1, vec![kind(1.0, |chance| chance.exponential(1_000.0))], seed);
+            sim.refusal_needs = 20;
+            let capacity = sim.capacity();
+            sim.hammer(clients, 10.0);
+            at_least(&format!("goodput with {clients}"), sim.goodput(4.0, 10.0) / capacity, least);
+            at_most("p99 of the admitted, ms", sim.p99_ms(4.0, 10.0), 160.0);
+        }
     }
 }
 
@@ -143,8 +149,8 @@ fn nothing_is_refused_at_half_a_load_and_little_at_nine_tenths() {
         let capacity = sim.capacity();
         sim.run(capacity * 0.5, 30.0);
         sim.run(capacity * 0.9, 30.0);
-        at_most("refused at half", refused_part(&sim, 0.0, 30.0), 0.0);
-        at_most("refused at nine tenths", refused_part(&sim, 30.0, 60.0), 0.03);
+        at_most("refused at half", sim.refused_part(0.0, 30.0), 0.0);
+        at_most("refused at nine tenths", sim.refused_part(30.0, 60.0), 0.03);
     }
 }
 
@@ -222,7 +228,7 @@ fn slow_routes_and_two_faces_of_one_route_are_not_taken_for_congestion() {
             // A hundred servers for the work of fifty: nothing waits, whatever the times.
             let mut sim = adaptive(100, kinds(), seed);
             sim.run(sim.capacity() / 2.0, 20.0);
-            at_most("refused at half a load", refused_part(&sim, 0.0, 20.0), 0.01);
+            at_most("refused at half a load", sim.refused_part(0.0, 20.0), 0.01);
             let (sim, capacity) = surge(4, kinds, 20.0, seed);
             // Slow ones are a tenth and do nearly all of the work: what is done in 19 s scatters by itself.
             at_least("goodput", sim.goodput(11.0, 30.0) / capacity, 0.8);

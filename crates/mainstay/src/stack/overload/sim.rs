@@ -9,6 +9,7 @@ use std::task::{Wake, Waker};
 
 use super::Micros;
 use super::gate::{Arrival, Gate, Held, Look, Ticket, WAIT_BURST_US};
+use super::pace::Refusal;
 use super::rank::Rank;
 
 pub(super) const SECOND: Micros = 1_000_000;
@@ -48,6 +49,7 @@ enum Event {
     Arrives,
     Done { id: u64 },
     Expires { id: u64 },
+    Told { id: u64 },
     Cores(usize),
 }
 
@@ -57,7 +59,8 @@ struct Job {
     needs: Micros,
     waits: Option<Ticket>,
     held: Option<Held>,
-    working: bool,
+    /// It is a refusal, which is kept back.
+    refused: Option<Refusal>,
 }
 
 /// What became of one request.
@@ -83,6 +86,10 @@ pub(super) struct Sim {
     pub(super) outcomes: Vec<Outcome>,
     /// How long a request takes beside what it needs a server for, as for a database that became slower but takes as many.
     pub(super) slower: f64,
+    /// How long a server is busy with a refusal.
+    pub(super) refusal_needs: Micros,
+    /// Whoever was answered asks again at once, whatever the answer.
+    pub(super) hammering: bool,
     /// Nothing is done in these spans.
     pub(super) stalls: Vec<(Micros, Micros)>,
     /// The limit over time.
@@ -107,6 +114,8 @@ impl Sim {
             now: 0,
             outcomes: Vec::new(),
             slower: 1.0,
+            refusal_needs: 0,
+            hammering: false,
             stalls: Vec::new(),
             places: Vec::new(),
             kinds,
@@ -169,9 +178,23 @@ impl Sim {
             }
             Event::Done { id } => {
                 let job = self.jobs.remove(&id).unwrap();
-                self.gate.leave(job.held.as_ref().unwrap(), true, self.now, &mut wakers);
-                self.outcomes.push(Outcome { kind: job.kind, came: job.came, ended: self.now, served: true });
+                if let Some(held) = &job.held {
+                    self.gate.leave(held, true, self.now, &mut wakers);
+                }
                 self.busy -= 1;
+                self.answered(&job, &mut wakers);
+            }
+            Event::Told { id } => {
+                let job = self.jobs.get_mut(&id).unwrap();
+                if job.refused.take().is_some_and(|refusal| refusal.hold > 0) {
+                    self.gate.told();
+                }
+                job.needs = self.refusal_needs;
+                if job.needs > 0 {
+                    self.line.push_back(id);
+                } else if let Some(job) = self.jobs.remove(&id) {
+                    self.answered(&job, &mut wakers);
+                }
             }
             Event::Expires { id } => {
                 if self.jobs.get(&id).is_some_and(|job| job.waits.is_some()) {
@@ -195,6 +218,31 @@ impl Sim {
         self.work();
     }
 
+    /// So many come at once, and go on asking.
+    pub(super) fn hammer(&mut self, clients: usize, seconds: f64) {
+        self.hammering = true;
+        let mut wakers = Vec::new();
+        (0..clients).for_each(|_| self.arrive(&mut wakers));
+        self.work();
+        self.arriving = true;
+        self.run(0.0, seconds);
+    }
+
+    fn answered(&mut self, job: &Job, wakers: &mut Vec<Waker>) {
+        self.outcomes.push(Outcome { kind: job.kind, came: job.came, ended: self.now, served: job.held.is_some() });
+        if self.hammering {
+            self.arrive(wakers);
+        }
+    }
+
+    /// One is refused, and told so in its turn.
+    fn refuse(&mut self, id: u64, refusal: Refusal) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            (job.waits, job.refused) = (None, Some(refusal));
+        }
+        self.at(self.now + refusal.hold, Event::Told { id });
+    }
+
     fn arrive(&mut self, wakers: &mut Vec<Waker>) {
         let (mut dart, mut kind) = (self.chance.part(), 0);
         while kind + 1 < self.kinds.len() && dart >= self.kinds[kind].part {
@@ -204,7 +252,7 @@ impl Sim {
         let needs = ((self.kinds[kind].needs)(&mut self.chance) * self.slower) as Micros;
         self.next += 1;
         let (id, rank) = (self.next, self.kinds[kind].rank);
-        let mut job = Job { kind, came: self.now, needs, waits: None, held: None, working: false };
+        let mut job = Job { kind, came: self.now, needs, waits: None, held: None, refused: None };
         let arrival = match self.gate.enter_freely(kind, self.now) {
             Some(held) => Arrival::In(held),
             None => self.gate.arrive(kind, rank, &Waker::from(Arc::new(Woken(id, self.woken.clone()))), self.now, wakers),
@@ -218,9 +266,9 @@ impl Sim {
                 job.waits = Some(ticket);
                 self.at(self.now + WAIT_BURST_US, Event::Expires { id });
             }
-            Arrival::Refused(_) => {
-                self.outcomes.push(Outcome { kind, came: self.now, ended: self.now, served: false });
-                return;
+            Arrival::Refused(refusal) => {
+                self.jobs.insert(id, job);
+                return self.refuse(id, refusal);
             }
         }
         self.jobs.insert(id, job);
@@ -235,10 +283,7 @@ impl Sim {
                 self.line.push_back(id);
             }
             Look::Waits => {}
-            Look::Refused(_) => {
-                self.outcomes.push(Outcome { kind: job.kind, came: job.came, ended: self.now, served: false });
-                self.jobs.remove(&id);
-            }
+            Look::Refused(refusal) => self.refuse(id, refusal),
         }
     }
 
@@ -246,9 +291,7 @@ impl Sim {
         while self.busy < self.cores {
             let Some(id) = self.line.pop_front() else { return };
             self.busy += 1;
-            let job = self.jobs.get_mut(&id).unwrap();
-            job.working = true;
-            let mut end = self.now + job.needs.max(1);
+            let mut end = self.now + self.jobs[&id].needs.max(1);
             for (from, to) in &self.stalls {
                 if self.now < *to && end > *from {
                     end += to - self.now.max(*from);
@@ -268,6 +311,13 @@ impl Sim {
         let mut times: Vec<_> = self.of(from, to).filter(|outcome| outcome.served).map(|outcome| outcome.ended - outcome.came).collect();
         times.sort_unstable();
         times.get(times.len() * 99 / 100).map_or(0.0, |time| *time as f64 / 1e3)
+    }
+
+    /// The part of those who came in this span that was refused.
+    pub(super) fn refused_part(&self, from: f64, to: f64) -> f64 {
+        let (from, to) = ((from * 1e6) as Micros, (to * 1e6) as Micros);
+        let came = || self.outcomes.iter().filter(|outcome| (from..to).contains(&outcome.came));
+        came().filter(|outcome| !outcome.served).count() as f64 / (came().count() as f64).max(1.0)
     }
 
     pub(super) fn of(&self, from: f64, to: f64) -> impl Iterator<Item = &Outcome> {

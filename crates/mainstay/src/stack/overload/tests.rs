@@ -8,10 +8,12 @@ use proptest::prelude::*;
 use super::Micros;
 use super::gate::{Arrival, Gate, Held, Look, Ticket, Wakers};
 use super::limit::Limit;
+use super::pace::Refusal;
 use super::rank::Rank;
 
 /// As long as what is worked on here takes.
 const ALLOWANCE: Duration = Duration::from_millis(5);
+const CORES: usize = 1;
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -45,6 +47,7 @@ struct Crowd {
     lent: Vec<(usize, Micros)>,
     waiting: Vec<Ticket>,
     overcommitted: bool,
+    held_back: usize,
 }
 
 fn pick<T>(list: &mut Vec<T>, which: usize) -> Option<T> {
@@ -52,6 +55,11 @@ fn pick<T>(list: &mut Vec<T>, which: usize) -> Option<T> {
 }
 
 impl Crowd {
+    fn refused(&mut self, refusal: Refusal) {
+        assert!((1..=30).contains(&refusal.after_s));
+        self.held_back += usize::from(refusal.hold > 0);
+    }
+
     fn act(&mut self, gate: &mut Gate, act: Act, now: &mut Micros) {
         let mut wakers = Wakers::new();
         match act {
@@ -61,7 +69,7 @@ impl Crowd {
                 match arrival {
                     Arrival::In(held) => self.held.push(held),
                     Arrival::Waits(ticket) => self.waiting.push(ticket),
-                    Arrival::Refused(after_s) => assert!((1..=30).contains(&after_s)),
+                    Arrival::Refused(refusal) => self.refused(refusal),
                 }
             }
             Act::Ends { which, good } => {
@@ -85,7 +93,7 @@ impl Crowd {
                     match gate.ask(ticket, Waker::noop(), *now, &mut wakers) {
                         Look::In(held) => self.held.push(held),
                         Look::Waits => self.waiting.push(ticket),
-                        Look::Refused(after_s) => assert!((1..=30).contains(&after_s)),
+                        Look::Refused(refusal) => self.refused(refusal),
                     }
                 }
             }
@@ -94,7 +102,10 @@ impl Crowd {
                     gate.cancel(ticket, *now, &mut wakers);
                 }
             }
-            Act::Passes(micros) => *now += micros,
+            Act::Passes(micros) => {
+                *now += micros;
+                (0..std::mem::take(&mut self.held_back)).for_each(|_| gate.told());
+            }
         }
     }
 }
@@ -102,7 +113,7 @@ impl Crowd {
 proptest! {
     #[test]
     fn no_place_is_lost_or_given_twice(floor in 0usize..12, ceiling in 0usize..24, acts in acts()) {
-        let (mut gate, mut crowd, mut now) = (Gate::new(floor, ceiling, ALLOWANCE), Crowd::default(), 0);
+        let (mut gate, mut crowd, mut now) = (Gate::new(floor, ceiling, ALLOWANCE, CORES), Crowd::default(), 0);
         for act in acts {
             crowd.act(&mut gate, act, &mut now);
             let figures = gate.figures();
@@ -112,6 +123,7 @@ proptest! {
             prop_assert!(figures.in_flight + figures.waiting <= crowd.held.len() + crowd.waiting.len());
             prop_assert!(crowd.overcommitted || figures.in_flight <= ceiling);
             prop_assert!(figures.waiting <= ceiling);
+            prop_assert_eq!(figures.held_back, crowd.held_back);
         }
         for which in (0..crowd.waiting.len()).rev() {
             crowd.act(&mut gate, Act::GivesUp { which }, &mut now);
@@ -201,7 +213,7 @@ fn failures_are_never_fast() {
 
 #[test]
 fn waiting_for_the_client_is_no_part_of_how_long_it_took() {
-    let (mut gate, mut wakers, mut now) = (Gate::new(8, 64, ALLOWANCE), Wakers::new(), 0);
+    let (mut gate, mut wakers, mut now) = (Gate::new(8, 64, ALLOWANCE, CORES), Wakers::new(), 0);
     for _ in 0..40 {
         let held = gate.enter_freely(1, now).unwrap();
         now += 3_000;
@@ -218,7 +230,7 @@ fn waiting_for_the_client_is_no_part_of_how_long_it_took() {
 
 /// A gate with all of its places taken.
 fn full() -> (Gate, Vec<Held>) {
-    let mut gate = Gate::new(10, 10, ALLOWANCE);
+    let mut gate = Gate::new(10, 10, ALLOWANCE, CORES);
     let held = (0..10).map(|_| {
         let arrival = gate.arrive(0, Rank::FIRST, Waker::noop(), 0, &mut Wakers::new());
         let Arrival::In(held) = arrival else { panic!("{arrival:?}") };
@@ -277,7 +289,7 @@ fn who_leaves_while_he_waits_leaves_no_gap_even_if_his_place_was_given_already()
 
 #[test]
 fn a_stranger_finds_no_place_in_what_is_kept_for_people_until_it_is_his_turn() {
-    let mut gate = Gate::new(10, 10, ALLOWANCE);
+    let mut gate = Gate::new(10, 10, ALLOWANCE, CORES);
     let mut wakers = Wakers::new();
     let mut admitted = 0;
     while let Arrival::In(_) = gate.arrive(0, Rank::LAST, Waker::noop(), 0, &mut wakers) {

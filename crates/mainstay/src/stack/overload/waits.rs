@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep_until};
 
 use super::gate::{Held, Look, Ticket, WAIT_BURST_US};
+use super::pace::Refusal;
 use super::places::Places;
 
 /// A timer of the runtime may ring a little early by another clock.
@@ -29,8 +30,8 @@ impl Waits {
         Self { places, ticket: Some(ticket), until: since + Duration::from_micros(WAIT_BURST_US), timer: None }
     }
 
-    /// The place, or the seconds after which to come again.
-    pub(super) fn poll(&mut self, task: &mut Task<'_>) -> Poll<Result<Held, u64>> {
+    /// The place, or that there is none.
+    pub(super) fn poll(&mut self, task: &mut Task<'_>) -> Poll<Result<Held, Refusal>> {
         loop {
             // Polled after completion, which no owner does.
             let Some(ticket) = self.ticket else { return Poll::Pending };
@@ -40,9 +41,9 @@ impl Waits {
                     self.ticket = None;
                     return Poll::Ready(Ok(held));
                 }
-                Look::Refused(after_s) => {
+                Look::Refused(refusal) => {
                     self.ticket = None;
-                    return Poll::Ready(Err(after_s));
+                    return Poll::Ready(Err(refusal));
                 }
             }
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(self.until.into())));
