@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// A cheap read there that is answered with 200
     #[arg(long, value_name = "TARGET", default_value = "/")]
     reads: String,
-    /// A read there that costs it some milliseconds; the cheap one if none is named
+    /// A read there that costs it some milliseconds, to which a number is appended; the cheap one if none is named
     #[arg(long, value_name = "TARGET")]
     works: Option<String>,
     /// Where JSON can be posted there

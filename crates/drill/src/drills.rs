@@ -34,7 +34,12 @@ const NOISE: Duration = Duration::from_millis(25);
 
 pub(crate) async fn on_our_own(name: Name, plan: &Plan) -> Result<Outcome, String> {
     match name {
-        Name::Surge | Name::Payload | Name::Regex | Name::Preflight | Name::Slowloris => {
+        Name::Surge => {
+            let program = Program::new(plan.binary.clone()).map_err(|error| error.to_string())?;
+            let service = surge::start(&program).await?;
+            on_running(name, plan, &Running { works: surge::SCANS.to_owned(), ..ours(&service).await? }).await
+        }
+        Name::Payload | Name::Regex | Name::Preflight | Name::Slowloris => {
             let program = Program::new(plan.binary.clone()).map_err(|error| error.to_string())?;
             let service = program.start(&program.settings("one", &[("ALLOWED_ORIGINS", preflight::ALLOWED)])).await?;
             let running = ours(&service).await?;

@@ -4,6 +4,7 @@
 //! Only services on loopback are drilled. What every drill is about, and what held means, says [`Name`].
 
 mod caller;
+mod chance;
 mod client;
 mod drills;
 mod fleet;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
+use crate::chance::Chance;
 use crate::client::{Answer, Connection};
 use crate::record::{End, Record};
 
@@ -29,6 +30,8 @@ pub(crate) struct Load {
     pub(crate) clients: usize,
     /// Requests a second of all of them together; without one, each asks again as soon as it is answered.
     pub(crate) rate: Option<f64>,
+    /// They come as independent people do (a Poisson stream), and not evenly.
+    by_chance: bool,
     /// It ends when this is set, if not before.
     stop: Arc<AtomicBool>,
 }
@@ -60,7 +63,7 @@ impl Drop for Going {
 impl Load {
     /// Asks for one thing, by so many clients.
     pub(crate) fn of(address: SocketAddr, request: Vec<u8>, clients: usize) -> Self {
-        Self { address, from: None, requests: [request].into(), served: 200, clients, rate: None, stop: Arc::default() }
+        Self { address, from: None, requests: [request].into(), served: 200, clients, rate: None, by_chance: false, stop: Arc::default() }
     }
 
     /// Asks at this pace. A request is due at its own moment: one that waits for the answer before it is late, and that is measured (no coordinated omission).
@@ -68,6 +71,12 @@ impl Load {
     pub(crate) fn at_rate(mut self, rate: f64) -> Self {
         self.rate = Some(rate);
         self
+    }
+
+    /// Asks at this pace in the mean, with the gaps that chance makes.
+    #[must_use]
+    pub(crate) fn by_chance_at(self, rate: f64) -> Self {
+        Self { by_chance: true, ..self.at_rate(rate) }
     }
 
     /// Asks for these in turn.
@@ -103,21 +112,25 @@ async fn one(load: Load, number: usize, begun: Instant, until: Instant) -> Recor
     #[allow(clippy::cast_precision_loss)] // Some thousand clients.
     let pace = load.rate.map(|rate| Duration::from_secs_f64(load.clients as f64 / rate));
     let start = Instant::now();
+    let mut chance = Chance(number as u64);
+    let mut gap = |pace: Duration| if load.by_chance { pace.mul_f64(chance.exponential()) } else { pace };
     // Not all at once.
-    let first = pace.map_or(start, |pace| start + pace.mul_f64(number as f64 / load.clients as f64));
-    for turn in 0_u32.. {
+    let mut next = pace.map_or(start, |pace| start + if load.by_chance { gap(pace) } else { pace.mul_f64(number as f64 / load.clients as f64) });
+    for turn in 0_usize.. {
         let due = match pace {
             Some(pace) => {
-                let due = first + pace * turn;
+                let due = next;
+                next += gap(pace);
                 tokio::time::sleep_until(due.min(until).into()).await;
                 due
             }
             None => Instant::now(),
         };
-        if due >= until || load.stop.load(Ordering::Acquire) {
+        // One that cannot keep its pace ends in time as well.
+        if due >= until || Instant::now() >= until || load.stop.load(Ordering::Acquire) {
             break;
         }
-        let request = &load.requests[(number + turn as usize * load.clients) % load.requests.len()];
+        let request = &load.requests[(number + turn * load.clients) % load.requests.len()];
         let answer = match &mut connection {
             Some(connection) => connection.ask(request).await,
             none => match Connection::open(load.address, load.from).await {

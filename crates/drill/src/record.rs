@@ -154,6 +154,17 @@ impl Stretch {
         self.sum.served.count() as f64 / self.length.as_secs_f64().max(0.001)
     }
 
+    /// Requests in a second, however they ended.
+    #[allow(clippy::cast_precision_loss)] // Counts are far below 2^53.
+    pub(crate) fn asked(&self) -> f64 {
+        (self.sum.served.count() + self.sum.refused + self.sum.failed) as f64 / self.length.as_secs_f64().max(0.001)
+    }
+
+    /// The part of them that was not served.
+    pub(crate) fn lost(&self) -> f64 {
+        1.0 - self.goodput() / self.asked().max(f64::MIN_POSITIVE)
+    }
+
     /// The latency that 99 of 100 served requests did not exceed; nothing if none was served.
     pub(crate) fn p99(&self) -> Option<Duration> {
         self.sum.served.quantile(0.99)

@@ -33,19 +33,26 @@ pub(crate) async fn number(url: &str, text: &str) -> Result<i64, String> {
     }
 }
 
-/// Statements, on a PostgreSQL.
+/// Statements, at a URL as the service has it.
 ///
 /// # Errors
-/// What it says.
+/// What the database says.
 pub(crate) async fn execute(url: &str, text: &str) -> Result<(), String> {
     let asking = async {
-        let mut connection = PgConnection::connect(url).await?;
-        let done = raw_sql(AssertSqlSafe(text)).execute(&mut connection).await;
-        connection.close().await?;
-        done
+        if url.starts_with("sqlite:") {
+            let mut connection = SqliteConnection::connect(url).await?;
+            let done = raw_sql(AssertSqlSafe(text)).execute(&mut connection).await.map(|_| ());
+            connection.close().await?;
+            done
+        } else {
+            let mut connection = PgConnection::connect(url).await?;
+            let done = raw_sql(AssertSqlSafe(text)).execute(&mut connection).await.map(|_| ());
+            connection.close().await?;
+            done
+        }
     };
     match timeout(PATIENCE, asking).await {
-        Ok(done) => done.map(|_| ()).map_err(|error| format!("{text}: {error}")),
+        Ok(done) => done.map_err(|error| format!("{text}: {error}")),
         Err(_) => Err(format!("{text}: no answer in {} s", PATIENCE.as_secs())),
     }
 }

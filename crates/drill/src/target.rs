@@ -28,7 +28,7 @@ pub struct Running {
     pub pid: Option<u32>,
     /// A target of a cheap read that is answered with 200.
     pub reads: String,
-    /// A target of a read that costs the service some milliseconds, to which words may be appended; or the same as `reads`.
+    /// A target of a read that costs the service some milliseconds, to which a number is appended; or the same as `reads`.
     pub works: String,
     /// A target to which JSON can be posted, well-formed or not.
     pub posts: String,

@@ -1,23 +1,27 @@
-//! Twenty times the load that the service sustains, all at once.
+//! Twenty times the load that the service sustains, all at once; and then as many clients who never pause.
 //!
 //! What it sustains is measured first, with requests that cost it some milliseconds each: of requests that cost it nothing, a client on the same machine cannot
-//! send twenty times as many as it serves. The service and its clients keep to different cores where there are two, so that the harm is done to the service
-//! and not to the measurement.
+//! send twenty times as many as it serves, and refusing one would cost as much as serving it. The service and its clients keep to different cores where there are two, so
+//! that the harm is done to the service and not to the measurement. People come independently of each other: at nine tenths of what can be served some of them wait
+//! already, and that is the usual which the surge is compared with.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use super::{latencies, memory, rates, watch};
+use super::{NOISE, latencies, memory, rates, watch};
 use crate::Plan;
 use crate::client::{self, Connection, request};
 use crate::load::Load;
 use crate::outcome::{Outcome, time};
-use crate::record::Record;
-use crate::target::Running;
+use crate::record::Stretch;
+use crate::sql;
+use crate::target::{Program, Running, Service};
 
 const TIMES: f64 = 20.0;
+/// The load of a good day, of what can be served at most.
+const NORMAL: f64 = 0.9;
 /// Enough to keep every core of the service busy, and few enough that nobody waits long.
 const FULL: usize = 4;
 /// Connections of the surge: each carries a part of it, and more than the service works on at once.
@@ -27,12 +31,12 @@ const SURGE: Duration = Duration::from_secs(60);
 const AFTER: Duration = Duration::from_secs(6);
 /// The service is itself again this long after the surge.
 const RECOVERY: Duration = Duration::from_secs(1);
-/// Fewer could not be twenty-folded by one core of clients.
-const WORK: Duration = Duration::from_millis(4);
-/// Four at a time; with more the target would be longer than servers read.
-const WORDS_MAX: usize = 150;
-/// What is not the service's: twice of little is little.
-const NOISE: Duration = Duration::from_millis(100);
+/// What begins is not looked at for so long.
+const WARMING: Duration = Duration::from_secs(1);
+/// So many that reading them all takes some 15 ms. A refusal costs some 20 us: nineteen of them are a fortieth of that.
+const PRODUCTS: usize = 150_000;
+/// Different requests. Those who come back to the first find nobody who remembers it.
+const TARGETS: usize = 10_000;
 const MEMORY_MIB: f64 = 96.0;
 
 /// Keeps the service to one core and us to the others, as long as it lives.
@@ -86,97 +90,143 @@ fn place_us(cores: &CpuSet) {
     }
 }
 
-/// A target that costs the service some milliseconds: the one that it names for it, with as many words as that takes.
-async fn work(running: &Running) -> Result<(String, Duration), String> {
-    if running.works == running.reads {
-        return Ok((running.works.clone(), Duration::ZERO));
-    }
-    let words = ["wireless", "headphones", "steel", "garden", "lamp", "cotton", "shirt", "kitchen", "small", "light", "travel", "sound"];
-    let mut target = running.works.clone();
+/// A list by what has no index: the service reads all of its products to find none.
+pub(super) const SCANS: &str = "/api/products?type=nobody-";
+
+/// A service with so many products that reading them all is work, and that keeps no answers. They are written as it would have written them, but for what
+/// follows changes: the search would index them for a minute.
+pub(super) async fn start(program: &Program) -> Result<Service, String> {
+    let settings = program.settings("surged", &[("CACHE_SIZE", "0")]);
+    program.run(&settings, &["migrate"]).await?;
+    let url = settings.iter().find(|(name, _)| name == "DATABASE_URL").map(|(_, url)| url.as_str()).unwrap_or_default();
+    let filling = format!(
+        "DROP TRIGGER products_note_insert;
+         INSERT INTO products (id, name, name_folded, description, category, category_path, type, tags, attributes, version, created_at, updated_at)
+         WITH RECURSIVE made (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM made WHERE n < {PRODUCTS})
+         SELECT printf('00000000-0000-4000-8000-%012x', n), 'Product ' || n, 'product ' || n, 'One of many things that somebody may look for.', '[]', '',
+                'kind ' || n % 100, '[]', '{{}}', 1, n, n
+         FROM made"
+    );
+    sql::execute(url, &filling).await?;
+    program.start(&settings).await
+}
+
+/// How long a request takes alone. The least: what else the machine does makes none faster.
+async fn alone(running: &Running, requests: &[Vec<u8>]) -> Result<Duration, String> {
     let mut connection = Connection::open(running.address, None).await.map_err(super::words)?;
-    let mut last = None;
-    for number in 0.. {
-        // The least: what else the machine does makes none cheaper.
-        let mut least = Duration::MAX;
-        for _ in 0..9 {
-            let begun = Instant::now();
-            let answer = connection.ask(&request("GET", &target, &[], b"")).await.map_err(super::words)?;
-            if answer.status != 200 {
-                // More words than it takes: it was asked for as much as can be asked for.
-                return last.ok_or_else(|| format!("{target}: {}", answer.status));
-            }
-            least = least.min(begun.elapsed());
+    let mut least = Duration::MAX;
+    for request in requests.iter().take(20) {
+        let begun = Instant::now();
+        let answer = connection.ask(request).await.map_err(super::words)?;
+        if answer.status != 200 {
+            return Err(format!("{}: {}", running.works, answer.said()));
         }
-        if least >= WORK || number == WORDS_MAX {
-            return Ok((target, least));
-        }
-        last = Some((target.clone(), least));
-        for _ in 0..4 {
-            // Words that are typed wrong are looked for in several ways.
-            let word = words[(number * 4 + target.len()) % words.len()];
-            target += &format!("{}{}+", &word[1..], &word[..1]);
-        }
+        least = least.min(begun.elapsed());
     }
-    Err("no target costs enough".to_owned())
+    Ok(least)
+}
+
+/// When what is done, from the beginning on.
+struct Hours {
+    /// As much as can be served.
+    peak: Duration,
+    /// As on a good day.
+    normal: Duration,
+    surge: Duration,
+    /// As on a good day again.
+    after: Duration,
+    /// Clients that never pause.
+    impatient: Duration,
+}
+
+impl Hours {
+    fn new(plan: &Plan) -> Self {
+        let stretch = plan.length(PEAK).max(Duration::from_secs(5));
+        let (peak, normal) = (stretch, stretch * 2);
+        let surge = normal + plan.length(SURGE);
+        let after = surge + AFTER;
+        Self { peak, normal, surge, after, impatient: after + stretch }
+    }
 }
 
 pub(super) async fn run(plan: &Plan, running: &Running) -> Result<Outcome, String> {
     let _apart = Apart::new(running.pid);
-    let (target, alone) = work(running).await?;
-    let asks = request("GET", &target, &[], b"");
+    // No two alike, so that no answer serves twice.
+    let get = |target: &str| request("GET", target, &[], b"");
+    let requests: Vec<_> = if running.works == running.reads {
+        vec![get(&running.reads)]
+    } else {
+        (0..TARGETS).map(|number| get(&format!("{}{number}", running.works))).collect()
+    };
+    let alone = alone(running, &requests).await?;
+    let asks = |clients| Load::of(running.address, Vec::new(), clients).asking(requests.clone());
+    let hours = Hours::new(plan);
     let begun = Instant::now();
     let watch = watch(running, begun);
-    let ready = health(running);
-    let peaking = plan.length(PEAK).max(Duration::from_secs(5));
-    let full = Load::of(running.address, asks.clone(), FULL);
-    let mut record = full.run(begun, begun + peaking).await;
-    // The first second warms up.
-    let peak = record.between(Duration::from_secs(1), peaking);
-    let (sustained, calm) = (peak.goodput(), peak.p99());
-    let harm = (peaking, peaking + plan.length(SURGE));
-    let surge = Load::of(running.address, asks.clone(), CLIENTS).at_rate(sustained * TIMES);
-    let asking = tokio::spawn(async move { ready.run(begun, begun + harm.1).await });
-    record.merge(surge.run(begun, begun + harm.1).await);
-    let healthy: Record = asking.await.map_err(|error| error.to_string())?;
-    // As before: the same clients as at the beginning.
-    let after = full.run(begun, begun + harm.1 + AFTER).await;
-    let recovered = after.between(harm.1 + RECOVERY, harm.1 + AFTER);
-    record.merge(after);
-    let under = record.between(harm.0 + Duration::from_secs(1), harm.1);
+    let (ready, end) = (health(running), begun + hours.impatient);
+    let asking = tokio::spawn(async move { ready.run(begun, end).await });
+
+    let mut record = asks(FULL).run(begun, begun + hours.peak).await;
+    let sustained = record.between(WARMING, hours.peak).goodput();
+    let good_day = asks(CLIENTS).by_chance_at(sustained * NORMAL);
+    record.merge(good_day.run(begun, begun + hours.normal).await);
+    let usual = record.between(hours.peak + WARMING, hours.normal);
+    let surge = asks(CLIENTS).by_chance_at(sustained * TIMES);
+    let again = async {
+        // Whatever the surge has left behind.
+        tokio::time::sleep_until((begun + hours.surge).into()).await;
+        good_day.run(begun, begun + hours.after).await
+    };
+    let (surge, again) = tokio::join!(surge.run(begun, begun + hours.surge), again);
+    let under = surge.between(hours.normal + WARMING, hours.surge);
+    let recovered = again.between(hours.surge + RECOVERY, hours.after);
+    let impatient = asks(CLIENTS).run(begun, begun + hours.impatient).await;
+    let hammered = impatient.between(hours.after + WARMING, hours.impatient);
+    [surge, again, impatient].into_iter().for_each(|part| record.merge(part));
+    let healthy = asking.await.map_err(|error| error.to_string())?.all().sum;
+
     let mut outcome = Outcome::default();
-    outcome.note("a request alone", format!("{}: {}", time(Some(alone)), target.chars().take(60).collect::<String>()));
-    outcome.note("served a second, at full load", format!("{sustained:.0}"));
-    outcome.note("99th percentile, at full load", time(calm));
-    let offered = (under.sum.served.count() + under.sum.refused + under.sum.failed) as f64 / (harm.1 - harm.0 - Duration::from_secs(1)).as_secs_f64();
-    outcome.note("asked for a second, in the surge", format!("{offered:.0}, {:.1} times as much", offered / sustained));
-    let share = under.goodput() / sustained;
-    outcome.want("served a second, in the surge", format!("{:.0}, {:.0} %", under.goodput(), share * 100.0), "at least 95 %", share >= 0.95);
-    let most = calm.map_or(NOISE, |calm| (calm * 2).max(NOISE));
-    let slowest = under.p99();
-    outcome.want(
-        "99th percentile of what was served, in the surge",
-        time(slowest),
-        format!("at most {}", time(Some(most))),
-        slowest.is_some_and(|slowest| slowest <= most),
-    );
-    outcome.want("failed, not refused", under.sum.failed, "none", under.sum.failed == 0);
+    outcome.note("a request alone", format!("{}, GET {}...", time(Some(alone)), running.works));
+    outcome.note("served a second, at most", format!("{sustained:.1}"));
+    let most = usual.p99().map_or(NOISE, |usual| (usual * 2).max(NOISE));
+    outcome.note("at nine tenths of that: 99th percentile", time(usual.p99()));
+    outcome.note("at nine tenths of that: refused", format!("{:.2} %", usual.lost() * 100.0));
+    outcome.note("the surge", format!("{:.1} times what can be served", under.asked() / sustained));
+    served(&mut outcome, "the surge", &under, sustained, 0.95);
+    quick(&mut outcome, "the surge", &under, most);
+    let back = recovered.goodput() / (sustained * NORMAL);
+    outcome.want("a second after: served", format!("{:.0} % of those who come", back * 100.0), "at least 90 %", back >= 0.9);
+    quick(&mut outcome, "a second after", &recovered, most);
+    served(&mut outcome, "clients without a pause", &hammered, sustained, 0.9);
+    outcome.want("failed, not refused", record.all().sum.failed, "none", record.all().sum.failed == 0);
     if let Some(failure) = &record.failure {
         outcome.note("the first failure", failure);
     }
-    let seen = healthy.all().sum;
-    let lost = seen.refused + seen.failed;
+    let lost = healthy.refused + healthy.failed;
     outcome.want(
         "health: questions that were not answered",
-        format!("{lost} of {}", seen.served.count() + lost),
+        format!("{lost} of {}", healthy.served.count() + lost),
         "at most 1 in 100",
-        100 * lost <= seen.served.count(),
+        100 * lost <= healthy.served.count(),
     );
-    let back = recovered.goodput() / sustained;
-    outcome.want("a second after: served a second", format!("{:.0} %", back * 100.0), "at least 90 %", back >= 0.9);
+    let harm = (hours.normal, hours.surge);
     memory(&mut outcome, watch.as_ref(), harm, MEMORY_MIB);
     outcome.plots.insert(0, rates("requests a second", &record, harm));
     outcome.plots.insert(1, latencies("latency of what was served, ms", &[("", &record)], harm));
+    outcome.plots.iter_mut().for_each(|plot| plot.harm.push((hours.after.as_secs_f64(), hours.impatient.as_secs_f64())));
     Ok(outcome)
+}
+
+fn served(outcome: &mut Outcome, when: &str, seen: &Stretch, sustained: f64, least: f64) {
+    let share = seen.goodput() / sustained;
+    let figure = format!("{:.1} a second, {:.0} %", seen.goodput(), share * 100.0);
+    outcome.want(format!("{when}: served"), figure, format!("at least {:.0} %", least * 100.0), share >= least);
+}
+
+fn quick(outcome: &mut Outcome, when: &str, seen: &Stretch, most: Duration) {
+    let slowest = seen.p99();
+    let holds = slowest.is_some_and(|slowest| slowest <= most);
+    outcome.want(format!("{when}: 99th percentile of what was served"), time(slowest), format!("at most {}", time(Some(most))), holds);
 }
 
 /// Somebody who asks whether it is well.
