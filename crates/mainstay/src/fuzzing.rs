@@ -21,9 +21,10 @@ pub use crate::redis::measure::measured;
 /// What is wrong with a head of HTTP/1.1. The values of `request` are slices of `read`, the bytes that were read, as they are when hyper has parsed them.
 pub fn head_fault(read: &Bytes, request: &Request<()>) -> Option<HeadFault> {
     let mut tail = Tail::default();
-    tail.push(read, true);
+    // There is no body before it.
+    let _ = tail.push(read);
     let framing = Framing::of(request.headers());
-    let raw = tail.claim(request.headers(), framing.has_coding());
+    let raw = tail.claim(&framing);
     head::check(request, &framing, raw, &Limits::default())
 }
 

@@ -32,10 +32,7 @@ pub(crate) fn run(data: &[u8]) {
     if head_fault(&read, &request).is_some() {
         return;
     }
-    let has_fields = request.headers().values().any(|value| !value.is_empty());
-    if has_fields {
-        one_meaning(&read[..end]);
-    }
+    one_meaning(&read[..end]);
     let written = Bytes::from(written(&request));
     let (again, end) = parsed(&written).unwrap_or_else(|| panic!("written anew it cannot be read: {:?}", String::from_utf8_lossy(&written)));
     assert_eq!(end, written.len());

@@ -43,7 +43,7 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
         let flight = Flight(Arc::clone(shared));
         let http2 = shared.is_http2();
         let framing = Framing::of(request.headers());
-        let raw = if http2 { RawHead::default() } else { shared.tail().claim(request.headers(), framing.has_coding()) };
+        let raw = if http2 { RawHead::default() } else { shared.tail().claim(&framing) };
         let fault = check(&request, &framing, raw, &self.limits);
         let peer = Peer { addr: shared.addr, http2, fault };
         let asks = !request.body().is_end_stream() && head::expects_continue(request.headers());

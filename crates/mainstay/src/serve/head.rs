@@ -37,6 +37,7 @@ faults! {
     HOST_INVALID BAD_REQUEST "host_invalid" "Host header is invalid"
     TARGET_INVALID BAD_REQUEST "target_invalid" "Request target is invalid"
     TRANSFER_ENCODING_INVALID BAD_REQUEST "transfer_encoding_invalid" "Transfer-Encoding must be exactly one chunked"
+    CHUNKS_INVALID BAD_REQUEST "chunks_invalid" "Chunked body is not well-formed"
     LENGTH_AMBIGUOUS BAD_REQUEST "length_ambiguous" "Transfer-Encoding and Content-Length must not stand together"
     LINE_ENDING_INVALID BAD_REQUEST "line_ending_invalid" "Header lines must end with CR LF"
     TARGET_TOO_LONG URI_TOO_LONG "target_too_long" "Request target is too long"
@@ -52,7 +53,7 @@ pub(crate) struct Framing<'a> {
     hosts: usize,
     coding: Option<&'a [u8]>,
     codings: usize,
-    has_length: bool,
+    length: Option<&'a [u8]>,
 }
 
 impl<'a> Framing<'a> {
@@ -66,7 +67,7 @@ impl<'a> Framing<'a> {
                 framing.codings += 1;
                 framing.coding = Some(value.as_bytes());
             } else if *name == CONTENT_LENGTH {
-                framing.has_length = true;
+                framing.length = Some(value.as_bytes());
             }
         }
         framing
@@ -76,12 +77,21 @@ impl<'a> Framing<'a> {
     pub(crate) fn has_coding(&self) -> bool {
         self.codings > 0
     }
+
+    /// The length of the body, of which hyper has made sure that it is a number.
+    pub(crate) fn length(&self) -> Option<u64> {
+        std::str::from_utf8(self.length?).ok()?.parse().ok()
+    }
 }
 
 /// What is wrong with the head, if anything. `raw` is what its bytes showed; over HTTP/2 there is nothing to show.
 pub(crate) fn check<B>(request: &Request<B>, framing: &Framing<'_>, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
     if request.headers().len() > limits.header_count_max {
         return Some(HeadFault::HEADERS_TOO_LARGE);
+    }
+    if raw.unseen {
+        // What cannot be looked at is not believed.
+        return Some(HeadFault::MALFORMED);
     }
     if raw.bare_lf {
         // RFC 9112 section 2.2 allows to accept it; a proxy that does not would see other fields than we do.
@@ -99,8 +109,10 @@ fn transfer_encoding(framing: &Framing<'_>, raw: RawHead, version: Version) -> O
     if version == Version::HTTP_2 || framing.codings > 1 || !coding.eq_ignore_ascii_case(b"chunked") {
         return Some(HeadFault::TRANSFER_ENCODING_INVALID);
     }
-    // A head whose bytes are not known may have had a length: closed rather than guessed.
-    (raw.unseen || raw.content_lengths > 0 || framing.has_length).then_some(HeadFault::LENGTH_AMBIGUOUS)
+    if raw.content_lengths > 0 || framing.length.is_some() {
+        return Some(HeadFault::LENGTH_AMBIGUOUS);
+    }
+    raw.broken_chunks.then_some(HeadFault::CHUNKS_INVALID)
 }
 
 /// The four forms of RFC 9112 section 3.2, of which an origin server serves two, and `*` for OPTIONS.
@@ -266,10 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn two_lengths_are_refused_and_so_is_an_unseen_head() {
+    fn two_lengths_are_refused_and_so_are_broken_chunks_and_an_unseen_head() {
         let chunked = head("POST", "/", &[("host", "a"), ("transfer-encoding", "chunked")]);
-        for raw in [RawHead { content_lengths: 1, ..RawHead::default() }, RawHead { unseen: true, ..RawHead::default() }] {
-            assert_eq!(judge(&chunked, raw), Some(HeadFault::LENGTH_AMBIGUOUS));
+        for (raw, fault) in [
+            (RawHead { content_lengths: 1, ..RawHead::default() }, HeadFault::LENGTH_AMBIGUOUS),
+            (RawHead { broken_chunks: true, ..RawHead::default() }, HeadFault::CHUNKS_INVALID),
+            (RawHead { unseen: true, ..RawHead::default() }, HeadFault::MALFORMED),
+        ] {
+            assert_eq!(judge(&chunked, raw), Some(fault));
         }
     }
 

@@ -15,6 +15,7 @@
 mod accept;
 mod answer;
 mod body;
+pub(crate) mod chunks;
 mod connection;
 mod deadline;
 mod door;

@@ -64,7 +64,7 @@ impl<S: Stack> Wire<S> {
 
     /// Reads these bytes before any others: they were read before, and nobody has made a request of them.
     pub(crate) fn read_again(&mut self, bytes: Bytes) {
-        self.shared.tail().rest();
+        self.shared.tail().forget();
         self.replay = if self.replay.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.replay)].concat().into() };
     }
 
@@ -205,7 +205,11 @@ impl<S: Stack> AsyncRead for Wire<S> {
         };
         let new = buf.filled().get(before..).unwrap_or_default();
         if !this.shared.is_http2() {
-            this.shared.tail().push(new, this.shared.is_busy());
+            let whole = this.shared.tail().push(new);
+            if !whole {
+                // As when the client had gone in the middle of its body: whoever reads it is told, and nothing behind it counts.
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
         }
         if polled.is_pending() {
             this.shared.nothing_to_read();

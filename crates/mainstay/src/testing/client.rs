@@ -96,6 +96,18 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).await
     }
 
+    /// Sends nothing more. The other side sees the end, and can still answer.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        match self.stream.shutdown().await {
+            // The other side has ended the connection first, which is an end, too.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            ended => ended,
+        }
+    }
+
     /// Reads the next answer; interim ones (1xx) are passed over. `to_head`: the request was a HEAD, so no content follows.
     ///
     /// # Errors
