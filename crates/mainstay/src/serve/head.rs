@@ -54,12 +54,15 @@ pub(crate) struct Framing<'a> {
     coding: Option<&'a [u8]>,
     codings: usize,
     length: Option<&'a [u8]>,
+    /// A value begins or ends with white space, which over HTTP/1 is none of it.
+    padded: bool,
 }
 
 impl<'a> Framing<'a> {
     pub(crate) fn of(fields: &'a HeaderMap) -> Framing<'a> {
         let mut framing = Framing::default();
         for (name, value) in fields {
+            framing.padded |= matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
             if *name == HOST {
                 framing.hosts += 1;
                 framing.host = Some(value.as_bytes());
@@ -98,8 +101,12 @@ pub(crate) fn check<B>(request: &Request<B>, framing: &Framing<'_>, raw: RawHead
         return Some(HeadFault::LINE_ENDING_INVALID);
     }
     let version = request.version();
+    if framing.padded && version == Version::HTTP_2 {
+        // RFC 9113 section 8.2.1. Whoever writes it down for HTTP/1 writes another value.
+        return Some(HeadFault::MALFORMED);
+    }
     transfer_encoding(framing, raw, version)
-        .or_else(|| target(request.method(), request.uri(), raw, limits))
+        .or_else(|| target(request.method(), request.uri(), version, raw, limits))
         .or_else(|| host(framing, request.uri(), version))
 }
 
@@ -116,7 +123,7 @@ fn transfer_encoding(framing: &Framing<'_>, raw: RawHead, version: Version) -> O
 }
 
 /// The four forms of RFC 9112 section 3.2, of which an origin server serves two, and `*` for OPTIONS.
-fn target(method: &Method, uri: &Uri, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
+fn target(method: &Method, uri: &Uri, version: Version, raw: RawHead, limits: &Limits) -> Option<HeadFault> {
     if method == Method::CONNECT {
         return Some(HeadFault::CONNECT_UNSUPPORTED);
     }
@@ -125,9 +132,13 @@ fn target(method: &Method, uri: &Uri, raw: RawHead, limits: &Limits) -> Option<H
     if path.len() + authority.len() > limits.target_bytes_max {
         return Some(HeadFault::TARGET_TOO_LONG);
     }
+    let origin = path.starts_with('/') || (path == "*" && method == Method::OPTIONS);
     let served = match uri.scheme() {
-        Some(scheme) => (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS) && host_is_valid(authority.as_bytes()),
-        None => authority.is_empty() && (path.starts_with('/') || (path == "*" && method == Method::OPTIONS)),
+        // Over HTTP/2 the path comes by itself, and is one (RFC 9113 section 8.3.1).
+        Some(scheme) => {
+            (*scheme == Scheme::HTTP || *scheme == Scheme::HTTPS) && host_is_valid(authority.as_bytes()) && (origin || version != Version::HTTP_2)
+        }
+        None => authority.is_empty() && origin,
     };
     (!served || raw.fragment).then_some(HeadFault::TARGET_INVALID)
 }
@@ -135,6 +146,10 @@ fn target(method: &Method, uri: &Uri, raw: RawHead, limits: &Limits) -> Option<H
 fn host(framing: &Framing<'_>, uri: &Uri, version: Version) -> Option<HeadFault> {
     match framing.host {
         _ if framing.hosts > 1 => Some(HeadFault::HOST_REPEATED),
+        // HTTP/2 has `:authority`, too, and who is asked must not depend on which of them is read (RFC 9113 section 8.3.1).
+        Some(host) if version == Version::HTTP_2 && uri.authority().is_some_and(|asked| !host.eq_ignore_ascii_case(asked.as_str().as_bytes())) => {
+            Some(HeadFault::HOST_INVALID)
+        }
         Some(host) => (!host_is_valid(host)).then_some(HeadFault::HOST_INVALID),
         // HTTP/2 has `:authority` instead; HTTP/1.0 knew no Host.
         None => match version {
