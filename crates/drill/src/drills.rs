@@ -134,6 +134,9 @@ fn noticed(outcome: &mut Outcome, record: &Record, harm: (Duration, Duration), f
     outcome.note("others, in the calm: 99th percentile", time(before));
     let holds = meanwhile.is_some_and(|meanwhile| meanwhile <= most);
     outcome.want("others, meanwhile: 99th percentile", time(meanwhile), format!("at most {}", time(Some(most))), holds);
+    if let (Some(before), Some(meanwhile)) = (before, meanwhile) {
+        outcome.note("others, meanwhile: of the calm", format!("{:.2} times", meanwhile.as_secs_f64() / before.as_secs_f64().max(f64::EPSILON)));
+    }
     let all = record.all().sum;
     let lost = all.failed + all.refused;
     let share = 1_000 * lost <= all.served.count();
@@ -184,7 +187,7 @@ fn seconds((from, to): (Duration, Duration)) -> (f64, f64) {
 /// The memory of the service under the harm: a figure that decides, and a plot.
 fn memory(outcome: &mut Outcome, watch: Option<&Watch>, harm: (Duration, Duration), most_mib: f64) {
     let Some(watch) = watch else { return };
-    let (most, before) = watch.most_mib(harm.0);
+    let (most, before) = watch.most(harm.0);
     let grown = most - before;
     outcome.want(
         "memory: more than in the calm",
@@ -192,7 +195,7 @@ fn memory(outcome: &mut Outcome, watch: Option<&Watch>, harm: (Duration, Duratio
         format!("at most {most_mib:.0} MiB"),
         grown <= most_mib,
     );
-    let line = Line { name: "resident".to_owned(), points: watch.memory() };
+    let line = Line { name: "resident".to_owned(), points: watch.seen() };
     outcome.plots.push(Plot { title: "memory, MiB".to_owned(), lines: vec![line], logarithmic: false, harm: vec![seconds(harm)] });
 }
 

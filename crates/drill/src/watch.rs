@@ -1,12 +1,14 @@
-//! The memory and the time of a process, looked at from outside.
+//! The memory, the descriptors and the time of a process, looked at from outside.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-/// How often it is looked at.
+/// How often its memory is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// And its descriptors: listing thousands of them costs the kernel some milliseconds, which the service would feel.
+const COUNT: Duration = Duration::from_secs(1);
 
 /// A process that is watched until this is dropped.
 #[derive(Debug)]
@@ -16,33 +18,45 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look.
+    /// Begins to look at its resident memory, in MiB.
     ///
     /// # Panics
     /// Outside of a Tokio runtime.
     pub(crate) fn new(pid: u32, begun: Instant) -> Self {
+        Self::of(begun, LOOK, move || memory_mib(pid))
+    }
+
+    /// Begins to look at how many files and sockets it has open.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub(crate) fn descriptors(pid: u32, begun: Instant) -> Self {
+        Self::of(begun, COUNT, move || descriptors(pid))
+    }
+
+    fn of(begun: Instant, every: Duration, look: impl Fn() -> Option<f64> + Send + 'static) -> Self {
         let seen: Arc<Mutex<Vec<(f64, f64)>>> = Arc::default();
         let kept = seen.clone();
         let task = tokio::spawn(async move {
             loop {
-                if let Some(mib) = memory_mib(pid) {
-                    kept.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed().as_secs_f64(), mib));
+                if let Some(seen) = look() {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed().as_secs_f64(), seen));
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(every).await;
             }
         });
         Self { seen, task: task.abort_handle() }
     }
 
-    /// Resident memory in MiB, by seconds after the beginning.
-    pub(crate) fn memory(&self) -> Vec<(f64, f64)> {
+    /// What was seen, by seconds after the beginning.
+    pub(crate) fn seen(&self) -> Vec<(f64, f64)> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The most that was seen, and the most before this moment.
-    pub(crate) fn most_mib(&self, before: Duration) -> (f64, f64) {
-        let memory = self.memory();
-        let most = |until: f64| memory.iter().filter(|(at, _)| *at <= until).map(|(_, mib)| *mib).fold(0.0, f64::max);
+    pub(crate) fn most(&self, before: Duration) -> (f64, f64) {
+        let all = self.seen();
+        let most = |until: f64| all.iter().filter(|(at, _)| *at <= until).map(|(_, seen)| *seen).fold(0.0, f64::max);
         (most(f64::MAX), most(before.as_secs_f64()))
     }
 }
@@ -60,6 +74,12 @@ pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some(Duration::from_millis((ticks()? + ticks()?) * 10))
+}
+
+/// Its open descriptors now.
+fn descriptors(pid: u32) -> Option<f64> {
+    let count = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX)))
 }
 
 /// Resident memory now (`VmRSS` of proc(5)).
