@@ -30,6 +30,7 @@ macro_rules! targets {
 
 targets! {
     account 512
+    chunks 512
     cursor 1024
     fields 1024
     forwarded 512

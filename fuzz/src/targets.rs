@@ -1,6 +1,7 @@
 //! One file a target.
 
 pub(crate) mod account;
+pub(crate) mod chunks;
 pub(crate) mod cursor;
 pub(crate) mod fields;
 pub(crate) mod forwarded;

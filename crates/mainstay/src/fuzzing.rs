@@ -10,6 +10,7 @@ use crate::cache::Output;
 use crate::client::Networks;
 use crate::context::Context;
 use crate::routes::RouteTable;
+use crate::serve::chunks::{Chunks, Piece};
 use crate::serve::head::{self, Framing};
 use crate::serve::raw::Tail;
 use crate::serve::{HeadFault, Limits, Peer};
@@ -26,6 +27,23 @@ pub fn head_fault(read: &Bytes, request: &Request<()>) -> Option<HeadFault> {
     let framing = Framing::of(request.headers());
     let raw = tail.claim(&framing);
     head::check(request, &framing, raw, &Limits::default())
+}
+
+/// Where a chunked body ends that comes in these pieces: not in them (`None`), or behind so many of their bytes.
+///
+/// # Errors
+/// When it is no chunked body.
+#[allow(clippy::result_unit_err, reason = "there is nothing more to say of it")]
+pub fn end_of_chunks<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<usize>, ()> {
+    let (mut chunks, mut before) = (Chunks::default(), 0);
+    for piece in pieces {
+        match chunks.read(piece) {
+            Piece::Open => before += piece.len(),
+            Piece::Ended(bytes) => return Ok(Some(before + bytes)),
+            Piece::Broken => return Err(()),
+        }
+    }
+    Ok(None)
 }
 
 /// What the layers know of a GET with these fields that this peer sent.

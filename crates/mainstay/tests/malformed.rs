@@ -8,6 +8,8 @@
 
 #[path = "malformed/chance.rs"]
 mod chance;
+#[path = "malformed/framing.rs"]
+mod framing;
 #[path = "malformed/grammar.rs"]
 mod grammar;
 #[path = "malformed/oracle.rs"]

@@ -46,13 +46,14 @@ impl<S: Stack> hyper::service::Service<Request<Incoming>> for Door<S> {
         let raw = if http2 { RawHead::default() } else { shared.tail().claim(&framing) };
         let fault = check(&request, &framing, raw, &self.limits);
         let peer = Peer { addr: shared.addr, http2, fault };
+        let closes = fault.is_some() || framing.closes;
         let asks = !request.body().is_end_stream() && head::expects_continue(request.headers());
         let request = request.map(|incoming| {
             if fault.is_some() || incoming.is_end_stream() { Body::empty() } else { Body::new(RequestBody::new(incoming, Arc::clone(shared), asks)) }
         });
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
         let state = State::Running { future: service.call(peer, request) };
-        Answer { state, flight: Some(flight), closes: fault.is_some(), asks, turns: TURNS }
+        Answer { state, flight: Some(flight), closes, asks, turns: TURNS }
     }
 }
 

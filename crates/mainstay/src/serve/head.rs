@@ -3,7 +3,7 @@
 //! It refuses what two programs could understand in two ways (RFC 9112 sections 3.2, 6.3, 11.2) and what is larger than the
 //! limits, and nothing else: values that are merely odd are the service's business.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
 
@@ -56,6 +56,8 @@ pub(crate) struct Framing<'a> {
     length: Option<&'a [u8]>,
     /// A value begins or ends with white space, which over HTTP/1 is none of it.
     padded: bool,
+    /// The client says `close`, so nothing behind the request counts (RFC 9112 section 9.6). hyper looks into no value with a byte beyond ASCII.
+    pub(crate) closes: bool,
 }
 
 impl<'a> Framing<'a> {
@@ -71,6 +73,8 @@ impl<'a> Framing<'a> {
                 framing.coding = Some(value.as_bytes());
             } else if *name == CONTENT_LENGTH {
                 framing.length = Some(value.as_bytes());
+            } else if *name == CONNECTION {
+                framing.closes |= value.as_bytes().split(|byte| *byte == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
             }
         }
         framing

@@ -96,9 +96,9 @@ impl Tail {
 
     /// Lets go of the memory: the connection has been idle for a while. What has come of a head stays.
     pub(crate) fn rest(&mut self) {
-        if self.unclaimed().is_empty() {
-            self.forget();
-        }
+        self.bytes.drain(..self.claimed);
+        self.claimed = 0;
+        self.bytes.shrink_to_fit();
     }
 
     /// Forgets what no head has claimed: it is going to be read again.

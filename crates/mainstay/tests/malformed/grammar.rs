@@ -1,12 +1,13 @@
 //! Requests that are wrong: good ones, each changed in one or two places of the grammar, with another request hidden where a careless reader would find it.
 
 use super::chance::Chance;
+use super::framing::{chunk, coding, length};
 
 /// A request in its parts.
-struct Draft {
-    line: Vec<u8>,
-    fields: Vec<Vec<u8>>,
-    body: Vec<u8>,
+pub(crate) struct Draft {
+    pub(crate) line: Vec<u8>,
+    pub(crate) fields: Vec<Vec<u8>>,
+    pub(crate) body: Vec<u8>,
     /// The lines of the head that end with something else than CR LF.
     ends: Vec<(usize, &'static [u8])>,
 }
@@ -22,12 +23,12 @@ impl Draft {
         bytes
     }
 
-    fn insert(&mut self, chance: &mut Chance, field: impl AsRef<[u8]>) {
+    pub(crate) fn insert(&mut self, chance: &mut Chance, field: impl AsRef<[u8]>) {
         let at = chance.below(self.fields.len() + 1);
         self.fields.insert(at, field.as_ref().to_vec());
     }
 
-    fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         self.fields.retain(|field| !field.to_ascii_lowercase().starts_with(name.as_bytes()));
     }
 }
@@ -70,7 +71,7 @@ fn good(number: usize, chance: &mut Chance) -> Draft {
 
 /// Changes one place.
 fn change(draft: &mut Draft, number: usize, chance: &mut Chance) {
-    match chance.below(11) {
+    match chance.below(12) {
         0 => request_line(draft, number, chance),
         1 => host(draft, chance),
         2 => field(draft, chance),
@@ -78,6 +79,7 @@ fn change(draft: &mut Draft, number: usize, chance: &mut Chance) {
         5 | 6 => coding(draft, number, chance),
         7 | 8 => chunk(draft, number, chance),
         9 => line_end(draft, chance),
+        10 => connection(draft, chance),
         _ => size(draft, chance),
     }
 }
@@ -198,244 +200,6 @@ fn field(draft: &mut Draft, chance: &mut Chance) {
     draft.insert(chance, field);
 }
 
-fn length(draft: &mut Draft, chance: &mut Chance) {
-    let real = draft.body.len();
-    let near = [real.saturating_sub(1), real + 1, real + 7, real / 2, 0][chance.below(5)];
-    let values = [
-        format!("-{real}"),
-        format!("+{real}"),
-        format!("{real}x"),
-        format!("0x{real:x}"),
-        format!("{real} {real}"),
-        format!("{real}, {real}"),
-        format!("{real}, {near}"),
-        format!("{real},"),
-        format!(",{real}"),
-        format!("{real}.0"),
-        format!("{real}e0"),
-        format!("\"{real}\""),
-        format!("{real};"),
-        format!("\u{b}{real}"),
-        format!("{real}\u{c}"),
-        format!("{real}\0"),
-        format!("{real}_0"),
-        format!("000{real}"),
-        String::new(),
-        "99999999999999999999".to_owned(),
-        "18446744073709551615".to_owned(),
-        "18446744073709551616".to_owned(),
-        "9223372036854775808".to_owned(),
-        "340282366920938463463374607431768211456".to_owned(),
-        "\u{661}".to_owned(),
-        near.to_string(),
-    ];
-    let value = &values[chance.below(values.len())];
-    let name = chance.of(&[
-        "Content-Length",
-        "Content-Length",
-        "content-length",
-        "CONTENT-LENGTH",
-        "Content-Length ",
-        "Content-Length\t",
-        "Content_Length",
-        " Content-Length",
-    ]);
-    match chance.below(4) {
-        // Beside the one that is there.
-        0 => draft.insert(chance, format!("{name}: {value}")),
-        1 => {
-            draft.remove("content-length");
-            draft.insert(chance, format!("Content-Length: {real}"));
-            let second = chance.of(&[near, real]);
-            draft.insert(chance, format!("Content-Length: {second}"));
-        }
-        _ => {
-            draft.remove("content-length");
-            draft.insert(chance, format!("{name}: {value}"));
-        }
-    }
-}
-
-fn coding(draft: &mut Draft, number: usize, chance: &mut Chance) {
-    let hidden = format!("GET /r/{number}-hidden HTTP/1.1\r\nHost: a\r\n\r\n");
-    let value = chance.of(&[
-        "chunked",
-        "xchunked",
-        "chunkedx",
-        "x chunked",
-        "chunked, identity",
-        "identity, chunked",
-        "identity",
-        "gzip",
-        "gzip, chunked",
-        "chunked, gzip",
-        "chunked, chunked",
-        "chunked,",
-        ",chunked",
-        "\"chunked\"",
-        "'chunked'",
-        "chunked;q=1",
-        "chunked;",
-        "\tchunked",
-        "\u{b}chunked",
-        "\u{c}chunked",
-        "chunked\u{b}",
-        "chunked\0",
-        "chunked\u{a0}",
-        "\u{ff43}hunked",
-        "chun\u{212a}ed",
-        "Chunked",
-        "CHUNKED",
-        "",
-        "chunked\t",
-        "c hunked",
-        "cHuNkEd,identity",
-        "trailers",
-        "0",
-    ]);
-    let name = chance.of(&[
-        "Transfer-Encoding:",
-        "Transfer-Encoding:",
-        "Transfer-Encoding:",
-        "transfer-encoding:",
-        "Transfer-Encoding :",
-        "Transfer-Encoding\t:",
-        " Transfer-Encoding:",
-        "Transfer_Encoding:",
-        "Transfer-Encoding",
-        "X: y\nTransfer-Encoding:",
-        "X: y\rTransfer-Encoding:",
-        "Transfer-Encoding:\r\n",
-        "Transfer-Encoding\r\n :",
-        "Transfer-Encoding:\u{b}",
-        "Transfer\u{ad}-Encoding:",
-    ]);
-    if chance.once_in(3) {
-        draft.remove("transfer-encoding");
-    }
-    let odd = format!("{name} {value}");
-    draft.insert(chance, odd);
-    match chance.below(6) {
-        // The length ends before what the chunks hide, or the chunks before what the length hides.
-        0 => {
-            draft.body = format!("0\r\n\r\n{hidden}").into_bytes();
-            let length = format!("Content-Length: {}", draft.body.len());
-            draft.insert(chance, length);
-        }
-        1 => {
-            let line = format!("{:x}\r\n", hidden.len());
-            draft.body = format!("{line}{hidden}\r\n0\r\n\r\n").into_bytes();
-            draft.insert(chance, format!("Content-Length: {}", line.len()));
-        }
-        2 => draft.insert(chance, "Transfer-Encoding: chunked"),
-        3 => draft.line = String::from_utf8_lossy(&draft.line).replace("HTTP/1.1", "HTTP/1.0").into_bytes(),
-        _ => {}
-    }
-}
-
-/// A body in chunks that are none.
-fn chunk(draft: &mut Draft, number: usize, chance: &mut Chance) {
-    let hidden = format!("GET /r/{number}-hidden HTTP/1.1\r\nHost: a\r\n\r\n");
-    draft.line = format!("POST /r/{number}-it HTTP/1.1").into_bytes();
-    draft.fields = vec![b"Host: a".to_vec(), b"Transfer-Encoding: chunked".to_vec()];
-    let size = chance.of(&[
-        "5",
-        "5",
-        "5",
-        "05",
-        "0000000000000005",
-        "00000000000000005",
-        "+5",
-        "-5",
-        "0x5",
-        "5h",
-        "5 5",
-        " 5",
-        "\t5",
-        "5 ",
-        "5\t",
-        "",
-        "5,5",
-        "5_",
-        "10000000000000005",
-        "ffffffffffffffff",
-        "fffffffffffffffffffff5",
-        "7fffffffffffffff",
-        "4",
-        "6",
-        "5\0",
-        "5\u{b}",
-        "\u{665}",
-        "\n5",
-        "\r\n5",
-    ]);
-    let flood = format!(";{}", "x".repeat(17_000));
-    let floods = ";a=b".repeat(5_000);
-    let extension = chance.of(&[
-        "",
-        "",
-        "",
-        "",
-        ";a",
-        ";a=b",
-        "; a = b",
-        " ;a",
-        ";a=\"b\"",
-        ";a=\"b;c\"",
-        ";a=\"",
-        ";a=\"\\\"",
-        ";",
-        ";a\nb",
-        ";a\rb",
-        ";a\0",
-        ";\u{1}",
-        "\n",
-        ";a=\"\r\n\"",
-        "\u{b};a",
-        flood.as_str(),
-        floods.as_str(),
-    ]);
-    let end = |chance: &mut Chance| {
-        chance.of(&["\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "\r\r\n", "\n\r", "", " \r\n", "\r\n\r\n", "\r\n ", "\0\r\n"])
-    };
-    let (behind_size, behind_data, behind_last) = (end(chance), end(chance), end(chance));
-    let (data, last) = (
-        chance.of(&["hello", "hello", "hello", "\r\n\r\n\r", "0\r\n\r\n"]),
-        chance.of(&["0", "0", "0", "0", "00", "-0", "+0", "0x0", "0;a", "0 ", "", "0\0"]),
-    );
-    let long = format!("X: {}\r\n", "y".repeat(17_000));
-    let many = "X: y\r\n".repeat(200);
-    let trailers = chance.of(&[
-        "",
-        "",
-        "",
-        "",
-        "X: y\r\n",
-        "Content-Length: 3\r\n",
-        "Transfer-Encoding: chunked\r\n",
-        "Host: b\r\n",
-        "X : y\r\n",
-        "X\r\n",
-        " X: y\r\n",
-        "X: y\r\n z\r\n",
-        "X: y\n",
-        "X: y\r",
-        "X: a\0b\r\n",
-        "X: a\rb\r\n",
-        "X: y\n\n",
-        "\n",
-        "\r",
-        ": y\r\n",
-        "X(: y\r\n",
-        long.as_str(),
-        many.as_str(),
-    ]);
-    let close = end(chance);
-    // What stands behind is found by whoever ends the body sooner.
-    let hidden = if chance.once_in(2) { hidden.as_str() } else { "" };
-    draft.body = format!("{size}{extension}{behind_size}{data}{behind_data}{last}{behind_last}{trailers}{close}{hidden}").into_bytes();
-}
-
 fn line_end(draft: &mut Draft, chance: &mut Chance) {
     let line = chance.below(draft.fields.len() + 2);
     draft.ends.push((
@@ -444,6 +208,34 @@ fn line_end(draft: &mut Draft, chance: &mut Chance) {
     ));
     if chance.once_in(6) {
         draft.ends = (0..draft.fields.len() + 2).map(|line| (line, b"\n".as_slice())).collect();
+    }
+}
+
+/// What is said of the connection, which decides whether anything behind counts.
+fn connection(draft: &mut Draft, chance: &mut Chance) {
+    for _ in 0..1 + chance.below(2) {
+        let value = chance.of(&[
+            "close",
+            "Close",
+            "keep-alive",
+            "keep-alive, close",
+            "close,x",
+            " ,close, ",
+            "\"close\"",
+            "closed",
+            "host",
+            "content-length",
+            "upgrade",
+            "",
+        ]);
+        draft.insert(chance, format!("Connection: {value}"));
+    }
+    if chance.once_in(4) {
+        let upgrade = chance.of(&["Upgrade: h2c", "Upgrade: websocket", "HTTP2-Settings: AAMAAABkAAQAAP__"]);
+        draft.insert(chance, upgrade);
+    }
+    if chance.once_in(3) {
+        draft.line = String::from_utf8_lossy(&draft.line).replace("HTTP/1.1", "HTTP/1.0").into_bytes();
     }
 }
 

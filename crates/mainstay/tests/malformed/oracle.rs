@@ -91,7 +91,8 @@ fn request(stream: &[u8]) -> Read<(Understood, &[u8])> {
         target: line.target,
         body,
         may_be_refused: line.odd || odd_host || odd_length,
-        closes: if line.old { !says(b"keep-alive") } else { says(b"close") },
+        // Whatever else it says, `close` counts (section 9.6).
+        closes: says(b"close") || line.old && !says(b"keep-alive"),
     };
     Ok((understood, rest))
 }
