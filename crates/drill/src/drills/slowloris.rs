@@ -1,17 +1,16 @@
 //! Connections that hold what they were given and give nothing: heads and bodies a byte at a time, and answers that nobody reads.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{AFTER, CALM, bystanders, memory, noticed, watch};
 use crate::Plan;
-use crate::client::Connection;
 use crate::outcome::{Line, Outcome, Plot};
 use crate::target::Running;
 use crate::watch::Watch;
@@ -22,6 +21,8 @@ const SHED: Duration = Duration::from_secs(35);
 /// A busy machine, and what a client notices late.
 const LATE: Duration = Duration::from_secs(5);
 const BYTE_EVERY: Duration = Duration::from_secs(3);
+/// Room for two answers.
+const READER_BYTES: u32 = 4096;
 /// Descriptors that the drill has beside those of the slow connections: files, bystanders, its runtime.
 const SPARE: usize = 100;
 /// Descriptors that may have come to the service by something else: files of the index, connections to its database.
@@ -41,12 +42,24 @@ enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::Silent, Kind::Head, Kind::Body, Kind::Reader];
 
+/// Connects from this address. Who does not read has no room for answers either: what a kernel takes in for him was answered, and that would be a surge.
+async fn open(address: SocketAddr, from: IpAddr, kind: Kind) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if kind == Kind::Reader {
+        socket.set_recv_buffer_size(READER_BYTES)?;
+    }
+    socket.bind(SocketAddr::new(from, 0))?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// Begins to be slow, and says when the connection ended: `None` if it stood at `until`.
 async fn hold(running: &Running, number: usize, until: Instant) -> std::io::Result<(Kind, Option<Duration>)> {
     let kind = KINDS[number % KINDS.len()];
     // Each from an address of its own net: a cap for each address is not what is tried here.
     let from = IpAddr::V4(Ipv4Addr::new(127, 0, u8::try_from(1 + number / 250 % 200).unwrap_or(1), u8::try_from(1 + number % 250).unwrap_or(1)));
-    let mut stream = Connection::open(running.address, Some(from)).await?.into_stream();
+    let mut stream = open(running.address, from, kind).await?;
     let begun = Instant::now();
     let head = format!(
         "{} HTTP/1.1\r\nhost: localhost\r\n",
