@@ -36,7 +36,8 @@ impl Together {
 
     /// Counts a try, or says how long it has to wait.
     pub(super) async fn admit(&self, account: AccountKey, client: ClientKey) -> Result<Result<Admitted, Duration>, Away> {
-        let ThrottleLimits { window, known, account: of_account, source, client: of_client, known_for } = self.limits;
+        // What strangers cost an instance is its own matter.
+        let ThrottleLimits { window, known, account: of_account, source, client: of_client, known_for, strangers: _ } = self.limits;
         let name = Uuid::new_v4().simple().to_string();
         let mut arguments = vec![client.to_string(), name.clone(), micros(window), micros(known_for)];
         for Pace { free, longest } in [known, of_account, source, of_client] {
