@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::response::IntoResponse;
-use mainstay::auth::{AccountKey, Throttle, ThrottleLimits};
+use mainstay::auth::{AccountKey, Allowance, Throttle, ThrottleLimits};
 use mainstay::client::ClientKey;
 use mainstay::redis::{Address, Redis, TlsFiles};
 use mainstay::stack::rate_limit::window::Decision;
@@ -347,6 +347,28 @@ async fn tries_that_were_none_are_taken_back_everywhere() {
             }
         };
         if number % 3 == 0 { pass.succeeded(Instant::now()) } else { pass.unused() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_told_by_one_instance_to_come_back_is_let_in_by_another() {
+    let limits = ThrottleLimits { strangers: Some(Allowance { per_second: 0, at_once: 4 }), ..ThrottleLimits::default() };
+    for url in [url(), std::env::var("TEST_REDIS_CLUSTER_URL").unwrap()] {
+        let open = async || Throttle::new(limits, Instant::now()).together("t5", Some(open(&url).await));
+        let (one, two, three) = (open().await, open().await, open().await);
+        // Names of this run's own: what was told is kept for a minute.
+        let admit =
+            async |throttle: &Throttle, account, number| throttle.admit(account, client(number), Instant::now()).await.map(|pass| pass.failed());
+        for throttle in [&one, &two, &three] {
+            assert!(admit(throttle, somebody(), 50).await.is_ok() && admit(throttle, somebody(), 51).await.is_ok(), "half of them");
+        }
+        let account = somebody();
+        let wait = admit(&one, account, 52).await.unwrap_err().retry_after;
+        assert!(wait <= Duration::from_secs(2), "{wait:?}");
+        tokio::time::sleep(wait).await;
+        assert!(admit(&two, somebody(), 53).await.is_err(), "nobody told this one");
+        assert!(admit(&two, account, 52).await.is_ok());
+        assert!(admit(&three, account, 52).await.is_err(), "who was let in has waited for that");
     }
 }
 

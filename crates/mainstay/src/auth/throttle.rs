@@ -194,10 +194,10 @@ impl Throttle {
             && let Ok(admitted) = together.admit(account, client).await
         {
             let admitted = admitted.map_err(|retry_after| Refusal { retry_after })?;
-            return match self.note(account, client, admitted.known, now) {
+            return match self.note(account, client, &admitted, now) {
                 Ok(made) => Ok(Pass { throttle: self.clone(), made, admitted: Some(admitted) }),
                 Err(retry_after) => {
-                    together.take_back(account, client, admitted);
+                    together.send_away(account, client, admitted);
                     Err(Refusal { retry_after })
                 }
             };
@@ -205,13 +205,13 @@ impl Throttle {
         self.admit_here(account, client, now)
     }
 
-    fn note(&self, account: AccountKey, client: ClientKey, known: bool, now: Instant) -> Result<Try, Duration> {
+    fn note(&self, account: AccountKey, client: ClientKey, admitted: &Admitted, now: Instant) -> Result<Try, Duration> {
         let at = self.since(now);
         let mut state = self.state();
-        if known {
+        if admitted.known {
             state.vouch(account, client, at);
         }
-        state.note(account, client, at)
+        state.note(account, client, admitted.told, at)
     }
 
     /// The same, by what this instance knows.

@@ -17,6 +17,8 @@ use crate::client::ClientKey;
 const COME_BACK: Duration = Duration::from_secs(2);
 /// How long it counts that somebody was told. A person may look away.
 const LISTED_FOR: Duration = Duration::from_secs(600);
+/// Other instances hear a little later than the client that it was told, and it is not to wait for that.
+const ON_THE_WAY: Duration = Duration::from_millis(250);
 /// Who was told: 1 MiB. Who comes to another's place takes it, so of those who were told two seconds ago a flood of ten thousand a second leaves six in seven.
 const PLACES: usize = 1 << 17;
 /// What times are kept in.
@@ -84,8 +86,14 @@ impl Strangers {
             self.told.strike(place);
             return Ok(());
         }
-        self.told.note(place, now);
+        self.told.note(place, now, now);
         Err(wait.max(self.time_until(returned_needs)))
+    }
+
+    /// Somebody else told this client so long ago to come back.
+    pub(super) fn hear(&mut self, account: AccountKey, client: ClientKey, told: Duration, now: Duration) {
+        let place = self.told.place(account, client);
+        self.told.note(place, now.saturating_sub(told + ON_THE_WAY), now);
     }
 
     /// The try was none.
@@ -107,8 +115,12 @@ impl Strangers {
     }
 
     fn time_until(&self, needed: u64) -> Duration {
+        let missing = needed.saturating_sub(self.left);
+        if missing == 0 {
+            return Duration::ZERO;
+        }
         // Without a refill it never comes, and until it is forgotten that somebody was told is as good as never.
-        needed.saturating_sub(self.left).checked_div(self.allowance.per_second.into()).map_or(LISTED_FOR, |us| Duration::from_micros(us + 1))
+        missing.checked_div(self.allowance.per_second.into()).map_or(LISTED_FOR, |us| Duration::from_micros(us + 1))
     }
 }
 
@@ -145,10 +157,11 @@ impl Greylist {
         ((kept >> 32) as u32 == place.name && now.saturating_sub(since) < LISTED_FOR).then_some(since)
     }
 
-    fn note(&mut self, place: Place, now: Duration) {
+    /// Notes that somebody was told, unless it is known.
+    fn note(&mut self, place: Place, at: Duration, now: Duration) {
         if self.since(place, now).is_none() {
             // Thirteen years of ticks: for whoever comes later it is always long ago.
-            let ticks = u32::try_from(now.as_millis() / TICK_MS + 1).unwrap_or(0);
+            let ticks = u32::try_from(at.as_millis() / TICK_MS + 1).unwrap_or(0);
             self.places[place.index] = u64::from(place.name) << 32 | u64::from(ticks);
         }
     }
@@ -233,8 +246,20 @@ mod tests {
         assert_eq!(strangers.told.since(place, LISTED_FOR + S), None);
         let other = Place { name: place.name.wrapping_add(1), ..place };
         assert_eq!(strangers.told.since(other, 2 * S), None);
-        strangers.told.note(other, 2 * S);
+        strangers.told.note(other, 2 * S, 2 * S);
         assert_eq!((strangers.told.since(other, 2 * S), strangers.told.since(place, 2 * S)), (Some(2 * S), None));
+    }
+
+    #[test]
+    fn who_was_told_elsewhere_has_waited_since_then() {
+        let mut strangers = flooded();
+        assert_eq!(flood(&mut strangers, 4 * S), 6);
+        strangers.hear(account(1), client(1), S, 4 * S);
+        strangers.hear(account(1), client(1), Duration::ZERO, 4 * S);
+        let wait = strangers.take(account(1), client(1), false, 4 * S).unwrap_err();
+        assert!(wait < S && wait > S / 2, "{wait:?}");
+        strangers.hear(account(2), client(2), 2 * S - S / 10, 4 * S);
+        assert_eq!(strangers.take(account(2), client(2), false, 4 * S), Ok(()));
     }
 
     #[test]

@@ -57,9 +57,13 @@ impl State {
         if wait.is_zero() { self.count(account, client, at, known) } else { Err(wait) }
     }
 
-    /// Counts a try that all instances together have admitted, unless strangers have used up what they may here.
-    pub(super) fn note(&mut self, account: AccountKey, client: ClientKey, now: Duration) -> Result<Try, Duration> {
+    /// Counts a try that all instances together have admitted, unless strangers have used up what they may here. `told` is how long ago one of them told this
+    /// client to come back.
+    pub(super) fn note(&mut self, account: AccountKey, client: ClientKey, told: Option<Duration>, now: Duration) -> Result<Try, Duration> {
         let at = self.moment(now);
+        if let (Some(strangers), Some(told)) = (&mut self.strangers, told) {
+            strangers.hear(account, client, told, at);
+        }
         let known = self.known.holds(account, client, at);
         self.count(account, client, at, known)
     }
