@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::FromRef;
-use mainstay::auth::{AccountKey, Auth, Keys, Passwords, Role, Sealer, Throttle, ThrottleLimits, Tokens};
+use mainstay::auth::{AccountKey, Allowance, Asker, Auth, Keys, Passwords, Role, Sealer, Throttle, ThrottleLimits, Tokens};
 use mainstay::cache::Cache;
 use mainstay::client::Networks;
 use mainstay::clock::Clock;
@@ -155,9 +155,9 @@ impl App {
         let tokens = Tokens::new(keys, &stack.jwt_issuer, &stack.jwt_audience, stack.jwt_expiry);
         let together = redis.clone().map(|redis| Together::new(redis, stack.instances));
         let quota = Quota::new("account", stack.rate_limit_account_max, stack.rate_limit_window).together(together.clone());
-        let limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
+        let jobs_limits = Limits { concurrency_max: settings.jobs_concurrency, lease: settings.jobs_lease };
         let kinds = errands::add_to(Mailer::new(&settings)?.add_to(Kinds::new()), database.clone(), clock.clone());
-        let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, limits);
+        let jobs = Jobs::new(database.clone(), clock.clone(), Chance::system(), kinds, jobs_limits);
         let accounts = AccountsTable::new(database.clone(), clock.clone());
         let news = News::default();
         cache.follow(&news, products::sql::CHANGES);
@@ -165,10 +165,11 @@ impl App {
         news.listen(&database);
         let overload = Overload::new(stack.concurrency_max).floor(stack.concurrency_min).knowing(auth.clone());
         // Half of the cores hash, the others serve: a flood of sign-ins slows no reader.
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        let passwords = Passwords::new(cores)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let passwords = Passwords::new(cores.div_ceil(2))?;
         let second_factors = SecondFactors::new(sealer, redis.clone(), Instant::now());
-        let throttle = Throttle::new(ThrottleLimits::default(), Instant::now()).together("sign_in", redis.clone());
+        let limits = ThrottleLimits { strangers: Some(Allowance::of_cores(cores)), ..ThrottleLimits::default() };
+        let throttle = Throttle::new(limits, Instant::now()).together("sign_in", redis.clone());
         let (letters, writes, health) = (Arc::new(errands::quota(together)), Writes::default(), Health::default());
         Ok(Self { settings, database, redis, auth, passwords, second_factors, throttle, letters, cache, search, overload, writes, health, jobs })
     }
@@ -220,7 +221,7 @@ impl App {
     /// # Errors
     /// [`codes::EMAIL_TAKEN`].
     pub async fn open_account(&self, account: NewAccount, role: Role, address: Address, cause: Entry) -> Result<User> {
-        let password_hash = self.passwords.hash(account.password, context::client()).await?;
+        let password_hash = self.passwords.hash(account.password, Asker::Stranger(context::client())).await?;
         let now = self.clock().now();
         let user = User {
             id: Uuid::new_v4(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mainstay::auth::{AccountKey, Pass};
+use mainstay::auth::{AccountKey, Asker, Pass};
 use mainstay::context;
 use mainstay::error::{Error, Result};
 use secrecy::SecretString;
@@ -34,7 +34,7 @@ pub async fn prove(app: &App, address: &str, password: SecretString, device: &De
     let email = Email::parse(address).ok();
     let key = AccountKey::of(email.as_ref().map_or(address, Email::folded));
     let pass = app.throttle.admit(key, device.address.into(), Instant::now()).await.inspect_err(|_| count("throttled"))?;
-    match judge(app, email.as_ref(), &password).await {
+    match judge(app, email.as_ref(), &password, asker(&pass)).await {
         Ok((Some(credentials), verified)) if verified.right => {
             count("right");
             let password_hash = if verified.rehash { renewed(app, &credentials, password).await } else { credentials.password_hash };
@@ -56,13 +56,18 @@ pub async fn prove(app: &App, address: &str, password: SecretString, device: &De
     }
 }
 
-async fn judge(app: &App, email: Option<&Email>, password: &SecretString) -> Result<(Option<Credentials>, mainstay::auth::Verified)> {
+/// Strangers wait on a side of their own.
+fn asker(pass: &Pass) -> Asker {
+    if pass.is_known() { Asker::Known(context::client()) } else { Asker::Stranger(context::client()) }
+}
+
+async fn judge(app: &App, email: Option<&Email>, password: &SecretString, asker: Asker) -> Result<(Option<Credentials>, mainstay::auth::Verified)> {
     let credentials = match email {
         Some(email) => users::sql::credentials(&mut *app.read().await?, email).await?,
         None => None,
     };
     let hash = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
-    let verified = app.passwords.verify(password.clone(), hash, context::client()).await?;
+    let verified = app.passwords.verify(password.clone(), hash, asker).await?;
     Ok((credentials, verified))
 }
 
@@ -70,7 +75,7 @@ async fn judge(app: &App, email: Option<&Email>, password: &SecretString) -> Res
 async fn renewed(app: &App, credentials: &Credentials, password: SecretString) -> String {
     let (old, account) = (credentials.password_hash.clone(), credentials.account);
     let renew = async {
-        let new = app.passwords.hash(password, context::client()).await?;
+        let new = app.passwords.hash(password, Asker::Known(context::client())).await?;
         let (database, deadline, before, after) = (app.database.clone(), app.deadline(), old.clone(), new.clone());
         let write = async move {
             let mut transaction = database.begin(deadline).await?;

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay::auth::AccountKey;
+use mainstay::auth::{AccountKey, Asker};
 use mainstay::clock::Clock;
 use mainstay::error::{Error, Result};
 use mainstay::jobs::{Enqueued, Failure, Job, Kinds, Running, enqueue};
@@ -88,7 +88,7 @@ pub async fn may_write(app: &App, email: &Email) -> bool {
 /// When too many hash passwords or wait, and what the database can meet.
 pub async fn register(app: &App, account: NewAccount, device: Device) -> Result<()> {
     // Before the quota is asked, so that the time tells nothing of it either.
-    let password_hash = app.passwords.hash(account.password, mainstay::context::client()).await?;
+    let password_hash = app.passwords.hash(account.password, Asker::Stranger(mainstay::context::client())).await?;
     ask(app, &account.email, device, Errand::Register { name: account.name.as_str().to_owned(), password_hash }).await
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use axum::extract::State;
 use http::StatusCode;
-use mainstay::auth::{AccountKey, Change, PasswordContext, Passwords, Role, Secret};
+use mainstay::auth::{AccountKey, Asker, Change, PasswordContext, Passwords, Role, Secret};
 use mainstay::context;
 use mainstay::error::{Error, Fields, Result};
 use mainstay::extract::Json;
@@ -159,7 +159,7 @@ async fn reset_password(State(app): State<App>, device: Device, Json(input): Jso
     let token = one_time::parse(&input.token)?;
     let user = owner(&app, &token).await?;
     check_password("password", &input.password, &user)?;
-    let password_hash = app.passwords.hash(input.password, context::client()).await?;
+    let password_hash = app.passwords.hash(input.password, Asker::Known(context::client())).await?;
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     let (address, account) = (device.address, user.id);
     let write = async move {

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use http::StatusCode;
-use mainstay::auth::{Change, Person};
+use mainstay::auth::{Asker, Change, Person};
 use mainstay::context;
 use mainstay::error::{Error, Fields, Flaw, Result, codes as stack_codes};
 use mainstay::extract::Json;
@@ -55,7 +55,7 @@ async fn change_password(State(app): State<App>, caller: Person, device: Device,
     let user = own(&app, caller).await?;
     check_password("new_password", &input.new_password, &user)?;
     let proven = prove(&app, &user, input.current_password, &device).await?;
-    let password_hash = app.passwords.hash(input.new_password, context::client()).await?;
+    let password_hash = app.passwords.hash(input.new_password, Asker::Known(context::client())).await?;
     let (database, auth, now, deadline) = (app.database.clone(), app.auth.clone(), app.clock().now(), app.deadline());
     let write = async move {
         let mut transaction = database.begin(deadline).await?;

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
-use mainstay::auth::{AdminPerson, Change, Person, RecoveryCode};
+use mainstay::auth::{AdminPerson, Asker, Change, Person, RecoveryCode};
 use mainstay::context;
 use mainstay::error::{Error, Result};
 use mainstay::extract::{Json, Path};
@@ -289,7 +289,7 @@ async fn proven(app: &App, account: Uuid, given: ProveBoth, replaced_by: Option<
 /// Is it the account's password? Whoever finds an open session does not change what its owner signs in with.
 async fn prove(app: &App, account: Uuid, password: SecretString) -> Result<()> {
     let hash = sql::password_hash(&mut *app.read().await?, account).await?.ok_or_else(|| Error::new(&codes::USER_NOT_FOUND))?;
-    let verified = app.passwords.verify(password, Some(hash), context::client()).await?;
+    let verified = app.passwords.verify(password, Some(hash), Asker::Known(context::client())).await?;
     if verified.right { Ok(()) } else { Err(Error::new(&codes::WRONG_PASSWORD)) }
 }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal};
 use std::sync::Arc;
 
 use clap::Subcommand;
-use mainstay::auth::{Passwords, Role};
+use mainstay::auth::{Asker, Passwords, Role};
 use mainstay::error::{Error, Result};
 use mainstay::store::{Database, Session};
 use secrecy::SecretString;
@@ -54,7 +54,7 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<u8> {
     match command {
         Command::Create { email, name, role } => {
             let account = NewAccount::parse(&email, &name, read_password()?)?;
-            let password_hash = Passwords::new(1)?.hash(account.password, None).await?;
+            let password_hash = Passwords::new(1)?.hash(account.password, Asker::Known(None)).await?;
             let now = super::clock().now();
             let user = User { id: uuid::Uuid::new_v4(), email, name, role, verified: true, disabled: false, created_at: now, updated_at: now };
             let mut transaction = database.begin(None).await?;

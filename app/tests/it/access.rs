@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstay::auth::{AccountKey, Role};
+use mainstay::auth::{AccountKey, Allowance, Role, ThrottleLimits};
 use serde_json::json;
 
 use crate::accounts::{ADA, OTHER, ada, forgot, sign_in, signed_in, told};
 use crate::client::{Answer, Client};
-use crate::ground::{ADMIN, Ground, PASSWORD, within};
+use crate::ground::{ADMIN, Ground, PASSWORD, Service, within};
 use crate::process;
 
 on_both! {
@@ -17,6 +17,7 @@ on_both! {
     the_last_administrator_cannot_be_disabled
     accounts_are_disabled_from_the_command_line
     guesses_slow_down_and_lock_no_owner_out
+    a_flood_from_everywhere_keeps_nobody_out_who_is_at_home_or_comes_back_as_told
     a_hash_of_another_kind_is_made_anew_at_the_sign_in
 }
 
@@ -89,13 +90,17 @@ async fn sign_in_from(client: &Client, address: &str, email: &str, password: &st
     client.ask("POST", "/api/auth/login", &[("content-type", "application/json"), ("x-forwarded-for", address)], body.as_bytes()).await
 }
 
+/// For the throttle it is `at`, ahead of the clock, and no time passes until the clock is there.
+async fn stop_the_throttles_time(service: &Service, at: Instant) {
+    let (nobody, nowhere) = (AccountKey::of("x"), IpAddr::from([192, 0, 2, 200]).into());
+    service.app.throttle.admit(nobody, nowhere, at).await.unwrap().unused();
+}
+
 async fn guesses_slow_down_and_lock_no_owner_out(ground: Arc<Ground>) {
     let service = ground.start(&[("TRUSTED_PROXIES", "127.0.0.1/32"), ("RATE_LIMIT_MAX", "10000")]).await;
     ada(&service).await;
     let client = service.stranger();
-    // A try from an hour ahead: for the throttle, no time passes until the clock is there.
-    let (nobody, nowhere) = (AccountKey::of("x"), IpAddr::from([192, 0, 2, 200]).into());
-    service.app.throttle.admit(nobody, nowhere, Instant::now() + Duration::from_secs(3600)).await.unwrap().unused();
+    stop_the_throttles_time(&service, Instant::now() + Duration::from_secs(3600)).await;
     sign_in_from(&client, "192.0.2.1", ADA, PASSWORD).await.expect(200);
     for email in [ADA, "nobody@example.com"] {
         let mut statuses = Vec::new();
@@ -126,6 +131,39 @@ async fn guesses_slow_down_and_lock_no_owner_out(ground: Arc<Ground>) {
         .await
         .expect(204);
     sign_in_from(&client, "203.0.113.99", ADA, OTHER).await.expect(200);
+}
+
+async fn a_flood_from_everywhere_keeps_nobody_out_who_is_at_home_or_comes_back_as_told(ground: Arc<Ground>) {
+    // Half of the eight are for whoever comes.
+    let limits = ThrottleLimits { strangers: Some(Allowance { per_second: 1, at_once: 8 }), ..ThrottleLimits::default() };
+    let service = ground.start_throttled(&[("TRUSTED_PROXIES", "127.0.0.1/32"), ("RATE_LIMIT_MAX", "10000")], limits).await;
+    ada(&service).await;
+    let (client, later) = (service.stranger(), Instant::now() + Duration::from_secs(3600));
+    sign_in_from(&client, "192.0.2.1", ADA, PASSWORD).await.expect(200);
+    let flood = async |network: &str, length: u8, let_in: usize| {
+        for number in 0..length {
+            // Whether there is such an account makes no difference.
+            let email = if number % 2 == 0 { ADA.to_owned() } else { format!("nobody-{network}-{number}@example.com") };
+            let answer = sign_in_from(&client, &format!("{network}.{number}"), &email, "not the password").await;
+            if usize::from(number) < let_in {
+                answer.expect(401);
+            } else {
+                let answer = answer.expect(429);
+                assert_eq!((answer.code().as_str(), answer.header("retry-after")), ("too_many_attempts", Some("2")), "{email}");
+            }
+        }
+    };
+    stop_the_throttles_time(&service, later).await;
+    flood("198.51.100", 12, 4).await;
+    sign_in_from(&client, "192.0.2.1", ADA, PASSWORD).await.expect(200);
+    sign_in_from(&client, "203.0.113.1", ADMIN, PASSWORD).await.expect(429);
+    // It goes on, and takes what there is for whoever comes.
+    stop_the_throttles_time(&service, later + Duration::from_secs(3)).await;
+    flood("198.51.101", 12, 3).await;
+    sign_in_from(&client, "203.0.113.2", ADMIN, PASSWORD).await.expect(429);
+    sign_in_from(&client, "203.0.113.1", ADMIN, PASSWORD).await.expect(200);
+    // From there it is known now.
+    sign_in_from(&client, "203.0.113.1", ADMIN, PASSWORD).await.expect(200);
 }
 
 async fn a_hash_of_another_kind_is_made_anew_at_the_sign_in(ground: Arc<Ground>) {

@@ -11,13 +11,11 @@ use crate::ground::{Ground, server_url};
 use crate::process;
 
 mod chance;
-mod deploy;
 mod instances;
 mod kill;
 
 on_both! {
     a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_mails
-    deployments_under_load_lose_no_request
 }
 
 async fn a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_mails(ground: Arc<Ground>) {
@@ -27,19 +25,16 @@ async fn a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_ma
     eprintln!("{report}");
 }
 
-async fn deployments_under_load_lose_no_request(ground: Arc<Ground>) {
-    let plan = deploy::Plan { deployments: 3, requests_between: 300, clients: 4, pausing: 4, connections: 2, streams: 4, reads_per_write: 1 };
-    let report = deploy::run(&ground, plan, |_| {}).await;
-    eprintln!("{report}");
-    assert!(report.held(), "{report}");
-}
-
 /// Does a drill in short; one that falls says its figures.
 fn drill(name: &str) {
     if !Ground::is_tried(Dialect::Postgres) {
         return;
     }
-    let settings = [("DRILL_POSTGRES_URL", server_url()), ("DRILL_REDIS_URL", instances::redis_url())].map(|(name, url)| (name.to_owned(), url));
+    drill_with(&[("DRILL_POSTGRES_URL", server_url()), ("DRILL_REDIS_URL", instances::redis_url())], name);
+}
+
+fn drill_with(settings: &[(&str, String)], name: &str) {
+    let settings: Vec<_> = settings.iter().map(|(name, url)| ((*name).to_owned(), url.clone())).collect();
     let output = process::run(&settings, &["drill", "--short", name], b"");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains(": held"), "{said}");
@@ -53,6 +48,16 @@ fn what_ends_on_one_instance_is_refused_by_the_others_from_the_next_request_on()
 #[test]
 fn without_redis_nobody_sees_an_error_or_waits_long_and_limits_hold_in_parts() {
     drill("redis-loss");
+}
+
+#[test]
+fn deployments_under_load_lose_no_request_on_postgres() {
+    drill("deploy");
+}
+
+#[test]
+fn deployments_under_load_lose_no_request_on_sqlite() {
+    drill_with(&[], "deploy");
 }
 
 #[test]

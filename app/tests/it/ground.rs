@@ -140,10 +140,15 @@ impl Ground {
 
     /// Starts the service without a throttle of wrong passwords, for a test that gives more of them than anybody may.
     pub(crate) async fn start_unthrottled(&self) -> Service {
-        let pairs = self.pairs(&[]);
+        self.start_throttled(&[], ThrottleLimits { window: Duration::ZERO, ..ThrottleLimits::default() }).await
+    }
+
+    /// Starts the service with a throttle of the test's own.
+    pub(crate) async fn start_throttled(&self, pairs: &[(&str, &str)], limits: ThrottleLimits) -> Service {
+        let pairs = self.pairs(pairs);
         let (settings, _) = Settings::read(Reader::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))).unwrap();
         let mut app = life::prepare(settings, Clock::system()).await.unwrap().app;
-        app.throttle = Throttle::new(ThrottleLimits { window: Duration::ZERO, ..ThrottleLimits::default() }, Instant::now());
+        app.throttle = Throttle::new(limits, Instant::now());
         Service::serve(app).await
     }
 

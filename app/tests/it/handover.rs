@@ -1,4 +1,4 @@
-//! A new process takes over the sockets: from the one before (SIGUSR2), or from a supervisor that holds them. The load is in `drills/deploy`.
+//! A new process takes over the sockets: from the one before (SIGUSR2), or from a supervisor that holds them. The load is that of `mainstay drill deploy`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;

@@ -1,6 +1,7 @@
 //! The drills, a file each, and what they share.
 
 mod bruteforce;
+mod deploy;
 mod orphans;
 mod payload;
 mod pool;
@@ -45,7 +46,13 @@ pub(crate) async fn on_our_own(name: Name, plan: &Plan) -> Result<Outcome, Strin
             let running = ours(&service).await?;
             on_running(name, plan, &running).await
         }
-        Name::Deploy => Ok(Outcome::skipped("the service has no way yet to hand its socket over")),
+        Name::Deploy => {
+            on_any(plan, async |program, url| {
+                let sqlite = format!("sqlite:{}", program.file("deploy.db").display());
+                deploy::run(plan, program, url.unwrap_or(&sqlite)).await
+            })
+            .await
+        }
         Name::Bruteforce => on_any(plan, async |program, url| bruteforce::run(plan, program, url).await).await,
         Name::Orphans => {
             on_any(plan, async |program, url| {

@@ -87,7 +87,11 @@ impl Name {
                 "JSON bodies of 50 MB, sent again at once, chunked and not; nesting, and compressed bombs",
                 "each is a 413, 415 or 400, memory is flat, and nobody else notices",
             ),
-            Self::Deploy => ("deploy", "new processes take over under full load of kept connections", "no request fails"),
+            Self::Deploy => (
+                "deploy",
+                "new processes take over under full load of kept connections, and some that cannot serve try to",
+                "no request fails, what was posted is there once, and one that cannot serve changes nothing",
+            ),
             Self::Pool => (
                 "pool",
                 "a database that is late, then silent, then back",
@@ -97,7 +101,7 @@ impl Name {
             Self::Bruteforce => (
                 "bruteforce",
                 "10,000 wrong sign-ins a minute from one address, then from many",
-                "honest people sign in, reads are as fast as in the calm, and the database does not notice",
+                "honest people sign in, from home and from elsewhere, reads are as fast as in the calm, and neither machine nor database notices",
             ),
             Self::Orphans => (
                 "orphans",

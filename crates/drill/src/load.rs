@@ -44,6 +44,11 @@ pub(crate) struct Going {
 }
 
 impl Going {
+    /// What `task` does until `stop` is set.
+    pub(crate) fn new(stop: Arc<AtomicBool>, task: JoinHandle<Record>) -> Self {
+        Self { stop, task }
+    }
+
     /// Ends it; what was measured.
     ///
     /// # Errors

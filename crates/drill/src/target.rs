@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -106,14 +106,14 @@ impl Program {
     /// # Errors
     /// When it cannot be started or does not succeed: what it said.
     pub(crate) async fn run(&self, settings: &Settings, arguments: &[&str]) -> Result<String, String> {
-        let mut command = tokio::process::Command::from(self.command(settings));
+        let mut command = tokio::process::Command::from(self.command(&self.binary, settings));
         let output = command.args(arguments).output().await.map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         if output.status.success() { Ok(said) } else { Err(said) }
     }
 
-    fn command(&self, settings: &Settings) -> Command {
-        let mut command = Command::new(&self.binary);
+    fn command(&self, file: &Path, settings: &Settings) -> Command {
+        let mut command = Command::new(file);
         // A mainstay.toml of whoever runs the drill is not meant.
         command.env_clear().envs(settings.iter().map(|(name, value)| (name, value))).current_dir(self.folder.path()).stdin(Stdio::null());
         command
@@ -124,14 +124,29 @@ impl Program {
     /// # Errors
     /// When it does not: what it said.
     pub(crate) async fn start(&self, settings: &Settings) -> Result<Service, String> {
+        // The log is written as in production, for nobody: what went wrong at the start is on standard error.
+        self.begin(self.command(&self.binary, settings).stdout(Stdio::null()), settings, None).await
+    }
+
+    /// The same, from a file of the caller's own, with what it logs.
+    ///
+    /// # Errors
+    /// As for [`Program::start`].
+    pub(crate) async fn start_logged(&self, file: &Path, settings: &Settings, log: &Arc<Mutex<String>>) -> Result<Service, String> {
+        self.begin(self.command(file, settings).stdout(Stdio::piped()), settings, Some(log)).await
+    }
+
+    async fn begin(&self, command: &mut Command, settings: &Settings, log: Option<&Arc<Mutex<String>>>) -> Result<Service, String> {
         let named = |wanted: &str| settings.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str()).unwrap_or_default();
         let public = format!("127.0.0.1:{}", named("PORT")).parse().map_err(|_| "PORT is none")?;
         let management = named("MANAGEMENT_ADDR").parse().map_err(|_| "MANAGEMENT_ADDR is none")?;
-        // The log is written as in production, for nobody: what went wrong at the start is on standard error.
-        let mut child = self.command(settings).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        let mut child = command.stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         let said: Arc<Mutex<String>> = Arc::default();
         if let Some(stderr) = child.stderr.take() {
             gather(stderr, said.clone());
+        }
+        if let (Some(stdout), Some(log)) = (child.stdout.take(), log) {
+            gather(stdout, log.clone());
         }
         let mut service = Service { child, public, management, said };
         let begun = Instant::now();

@@ -17,7 +17,7 @@ pub mod totp;
 
 pub use caller::{Accounts, Auth, CHANNEL, KeyFuture, KnownKey, RoleFuture};
 pub use keys::Keys;
-pub use password::{PasswordContext, Passwords, Verified};
+pub use password::{Asker, PasswordContext, Passwords, Verified};
 pub use permission::{Admin, AdminPerson, Editor, Person, SignedIn, Via};
 pub use recovery::RecoveryCode;
 pub use role::Role;
@@ -25,6 +25,6 @@ pub use scope::{Scope, Scopes};
 pub use seal::Sealer;
 pub use secret::{ApiKey, KeyKind, Kind, Secret};
 pub use standing::Change;
-pub use throttle::{AccountKey, Pass, Throttle, ThrottleLimits};
+pub use throttle::{AccountKey, Allowance, Pass, Throttle, ThrottleLimits};
 pub use token::{Claims, Tokens};
 pub use totp::Totp;

@@ -1,7 +1,10 @@
-//! Ten thousand wrong sign-ins a minute, from one address and then from many, beside people who sign in and read from homes of their own.
+//! Ten thousand wrong sign-ins a minute, from one address and then from many, beside people who sign in and read from homes of their own, and others who sign in
+//! from where the service has never seen them.
 //!
 //! Addresses are told by `X-Forwarded-For`, as behind a balancer. The limit of an address is out of the way: it would refuse the flood long before, and what is
 //! tried is what stands behind it.
+
+mod newcomers;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,7 +30,7 @@ const PEOPLE: usize = 8;
 /// Of all of them, a second: often enough for a median, and far from what the cores can hash.
 const SIGN_INS: f64 = 4.0;
 const READS: f64 = 80.0;
-/// The first second of everything warms up.
+/// The beginning of everything warms up.
 const WARM: Duration = Duration::from_secs(2);
 const STRETCH: Duration = Duration::from_secs(30);
 /// The free tries of an address and of the accounts are used up after it. They are few, and no part of what goes on for hours.
@@ -36,10 +39,13 @@ const LEAD: Duration = Duration::from_secs(2);
 const GUESSES: u64 = 114;
 /// More than in the calm, of the whole machine, and of what honest people cause at the database.
 const SHARE: f64 = 0.05;
+/// From everywhere: a guess a second for each core, and what a minute of it would be at once.
+const GUESSES_A_SECOND: f64 = 1.0;
+const AT_ONCE: f64 = 60.0;
 /// A sign-in costs a core some 20 ms, and half of the cores hash: what it may wait for others.
 const LONGER: Duration = Duration::from_millis(10);
-/// While half of the cores are busy with guesses from everywhere, a sign-in waits its turn among them.
-const TURN: Duration = Duration::from_secs(1);
+/// Who signs in from where he was never seen is told to come back while everybody guesses, once as a rule.
+const NEWCOMER: Duration = Duration::from_secs(3);
 const MEMORY_MIB: f64 = 96.0;
 
 /// A stretch of time: when it was, what of the machine the service took, and how often it asked the database.
@@ -48,6 +54,12 @@ struct Stretch {
     span: (Duration, Duration),
     cpu: Option<f64>,
     asked: Option<u64>,
+}
+
+impl Stretch {
+    fn is_from_one(&self) -> bool {
+        self.word == "from one address"
+    }
 }
 
 /// What is watched from outside.
@@ -94,9 +106,11 @@ pub(super) async fn run(plan: &Plan, program: &Program, database: Option<&str>) 
     let own: Vec<_> = own.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let service = program.start(&program.settings("one", &own)).await?;
     let tokens = people(service.public).await?;
+    newcomers::register(service.public).await?;
     let begun = Instant::now();
     let watch = Watch::new(service.pid(), begun);
     let (sign_ins, reads) = (sign_ins(service.public).go(begun), reads(service.public, &tokens).go(begun));
+    let newcomers = newcomers::go(service.public, begun);
     tokio::time::sleep(WARM).await;
     let mut outside = Outside { begun, pid: service.pid(), proxy, points: Vec::new() };
     let length = plan.length(STRETCH);
@@ -108,20 +122,21 @@ pub(super) async fn run(plan: &Plan, program: &Program, database: Option<&str>) 
         let stretch = outside.stretch(word, length).await;
         attacks.push(((lead, stretch.span.1), stretch, attack.stop().await?));
     }
-    let (sign_ins, reads) = (sign_ins.stop().await?, reads.stop().await?);
+    let honest = Honest { sign_ins: sign_ins.stop().await?, newcomers: newcomers.stop().await?, reads: reads.stop().await? };
     let mut outcome = Outcome::default();
     for (_, stretch, attack) in &attacks {
-        let honest = (&sign_ins, &reads);
-        served(&mut outcome, honest, stretch);
-        judge(&mut outcome, honest, &calm, stretch, attack);
+        guesses(&mut outcome, stretch, attack);
+        served(&mut outcome, &honest, stretch);
+        waits(&mut outcome, &honest, &calm, stretch);
+        costs(&mut outcome, &calm, stretch);
     }
-    for (what, record) in [("sign-ins", &sign_ins), ("reads", &reads)] {
+    for (what, record) in honest.all() {
         if let Some(failure) = &record.failure {
             outcome.note(format!("honest {what}: the first failure"), failure);
         }
     }
     let harm = (attacks[0].0.0, attacks[1].0.1);
-    outcome.plots.push(latencies("latency of the honest, ms", &[("sign-ins:", &sign_ins), ("reads:", &reads)], harm));
+    outcome.plots.push(latencies("latency of the honest, ms", &[("sign-ins:", &honest.sign_ins), ("reads:", &honest.reads)], harm));
     let line = Line { name: "of all cores".to_owned(), points: outside.points };
     outcome.plots.push(Plot {
         title: "what the service takes of the machine, %".to_owned(),
@@ -185,57 +200,84 @@ fn attack(address: SocketAddr, everywhere: bool) -> Load {
     load
 }
 
+/// What the honest saw.
+struct Honest {
+    /// From home.
+    sign_ins: Record,
+    /// From where nobody has seen them; one who is told to come back and does is refused meanwhile, and not lost.
+    newcomers: Record,
+    reads: Record,
+}
+
+impl Honest {
+    fn all(&self) -> [(&'static str, &Record); 3] {
+        [("sign-ins from home", &self.sign_ins), ("sign-ins from elsewhere", &self.newcomers), ("reads", &self.reads)]
+    }
+}
+
+fn guesses(outcome: &mut Outcome, stretch: &Stretch, attack: &Record) {
+    let (word, tries) = (stretch.word, attack.all().sum);
+    let said = format!("{} wrong, {} refused, {} anything else", tries.served.count(), tries.refused, tries.failed);
+    outcome.want(format!("{word}: answers to guesses"), said, "wrong, or refused for now", tries.failed == 0);
+    let looked_at = tries.served.count();
+    let (most, wanted) = if stretch.is_from_one() {
+        (GUESSES, format!("at most {GUESSES}, in an hour"))
+    } else {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let length = (LEAD + stretch.span.1 - stretch.span.0).as_secs_f64();
+        let most = (cores * (AT_ONCE + GUESSES_A_SECOND * length)) as u64;
+        (most, format!("at most {most}"))
+    };
+    outcome.want(format!("{word}: guesses at which a password was looked at"), looked_at, wanted, looked_at <= most);
+}
+
 /// Nobody honest is kept out.
-fn served(outcome: &mut Outcome, (sign_ins, reads): (&Record, &Record), stretch: &Stretch) {
-    for (what, record) in [("sign-ins", sign_ins), ("reads", reads)] {
+fn served(outcome: &mut Outcome, honest: &Honest, stretch: &Stretch) {
+    for (what, record) in honest.all() {
         let all = record.between(stretch.span.0, stretch.span.1).sum;
-        let lost = all.refused + all.failed;
+        // A newcomer who is not in after all is noted as failed.
+        let lost = all.failed + if std::ptr::eq(record, &honest.newcomers) { 0 } else { all.refused };
         let value = format!("{lost} of {}", all.served.count() + lost);
         outcome.want(format!("{}: honest {what} that were not served", stretch.word), value, "none", lost == 0);
     }
 }
 
-fn judge(outcome: &mut Outcome, (sign_ins, reads): (&Record, &Record), calm: &Stretch, stretch: &Stretch, attack: &Record) {
-    let (word, one) = (stretch.word, stretch.word == "from one address");
-    let tries = attack.all().sum;
-    let said = format!("{} wrong, {} refused, {} anything else", tries.served.count(), tries.refused, tries.failed);
-    outcome.want(format!("{word}: answers to guesses"), said, "wrong, or refused for now", tries.failed == 0);
-    if one {
-        let most = format!("at most {GUESSES}, in an hour");
-        outcome.want(format!("{word}: guesses at which a password was looked at"), tries.served.count(), most, tries.served.count() <= GUESSES);
-    }
-    let median = |span: (Duration, Duration)| sign_ins.between(span.0, span.1).sum.served.quantile(0.5);
-    let (before, meanwhile) = (median(calm.span), median(stretch.span));
-    let most = if one { before.unwrap_or_default().mul_f64(1.1) + LONGER } else { TURN };
-    outcome.want(
-        format!("{word}: honest sign-ins, median"),
-        format!("{}, in the calm {}", time(meanwhile), time(before)),
-        format!("at most {}", time(Some(most))),
-        meanwhile.is_some_and(|meanwhile| meanwhile <= most),
-    );
-    let (before, meanwhile) = (reads.between(calm.span.0, calm.span.1).p99(), reads.between(stretch.span.0, stretch.span.1).p99());
-    let most = before.map_or(NOISE, |before| (before * 2).max(NOISE));
-    outcome.want(
-        format!("{word}: honest reads, 99th percentile"),
-        format!("{}, in the calm {}", time(meanwhile), time(before)),
-        format!("at most {}", time(Some(most))),
-        meanwhile.is_some_and(|meanwhile| meanwhile <= most),
-    );
+fn waits(outcome: &mut Outcome, honest: &Honest, calm: &Stretch, stretch: &Stretch) {
+    let word = stretch.word;
+    let quantile = |record: &Record, stretch: &Stretch, share| record.between(stretch.span.0, stretch.span.1).sum.served.quantile(share);
+    let mut want = |what: &str, before: Option<Duration>, meanwhile: Option<Duration>, most: Duration| {
+        let shown = format!("{}, in the calm {}", time(meanwhile), time(before));
+        outcome.want(
+            format!("{word}: honest {what}"),
+            shown,
+            format!("at most {}", time(Some(most))),
+            meanwhile.is_some_and(|meanwhile| meanwhile <= most),
+        );
+    };
+    let median = |record, stretch| quantile(record, stretch, 0.5);
+    let (before, meanwhile) = (median(&honest.sign_ins, calm), median(&honest.sign_ins, stretch));
+    want("sign-ins from home, median", before, meanwhile, before.unwrap_or_default().mul_f64(1.1) + LONGER);
+    let (before, meanwhile) = (median(&honest.newcomers, calm), median(&honest.newcomers, stretch));
+    want("sign-ins from elsewhere, median until they are in", before, meanwhile, NEWCOMER);
+    let p99 = |stretch| quantile(&honest.reads, stretch, 0.99);
+    let (before, meanwhile) = (p99(calm), p99(stretch));
+    want("reads, 99th percentile", before, meanwhile, before.map_or(NOISE, |before| (before * 2).max(NOISE)));
+    let all = honest.newcomers.between(stretch.span.0, stretch.span.1).sum;
+    let shown = format!("{} times, for {} who signed in", all.refused, all.served.count());
+    outcome.note(format!("{word}: honest sign-ins from elsewhere told to come back"), shown);
+}
+
+/// What the service takes of the machine, and of the database.
+fn costs(outcome: &mut Outcome, calm: &Stretch, stretch: &Stretch) {
+    let word = stretch.word;
     if let (Some(before), Some(meanwhile)) = (calm.cpu, stretch.cpu) {
         let shown = format!("{:.1} %, in the calm {:.1} %", meanwhile * 100.0, before * 100.0);
-        // Guesses from everywhere are looked at, each address has its first: half of the cores do that, and no more.
-        let (most, wanted) = if one { (SHARE, "at most 5 points more") } else { (0.5 + SHARE, "at most the half that hashes more") };
-        outcome.want(format!("{word}: what the service takes of the machine"), shown, wanted, meanwhile - before <= most);
+        outcome.want(format!("{word}: what the service takes of the machine"), shown, "at most 5 points more", meanwhile - before <= SHARE);
     }
     if let (Some(before), Some(meanwhile)) = (calm.asked, stretch.asked) {
         let rate = |asked: u64, stretch: &Stretch| asked as f64 / (stretch.span.1 - stretch.span.0).as_secs_f64();
         let (before, meanwhile) = (rate(before, calm), rate(meanwhile, stretch));
         let shown = format!("{meanwhile:.0} a second, in the calm {before:.0}");
-        let what = format!("{word}: round trips to the database");
-        if one {
-            outcome.want(what, shown, "at most 5 % more", meanwhile <= before * (1.0 + SHARE));
-        } else {
-            outcome.note(what, shown);
-        }
+        outcome.want(format!("{word}: round trips to the database"), shown, "at most 5 % more", meanwhile <= before * (1.0 + SHARE));
     }
 }

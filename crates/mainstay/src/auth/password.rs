@@ -28,10 +28,10 @@ use unicode_normalization::UnicodeNormalization;
 
 use self::room::Room;
 use self::stored::Stored;
-use crate::client::ClientKey;
 use crate::error::{Error, Flaw, Result, codes};
 use crate::stack::overload::Lent;
 
+pub use room::Asker;
 pub use rules::PasswordContext;
 
 /// The second choice of OWASP's cheat sheet: 19 MiB, two passes, one lane; about 20 ms of one core.
@@ -96,31 +96,31 @@ impl Passwords {
         Stored::parse(hash, self.hasher.argon2.params()).is_some()
     }
 
-    /// The hash of a password, in PHC form. `client` stands in a line of its own for a core; without one the service itself does.
+    /// The hash of a password, in PHC form. Each client stands in a line of its own for a core, and who is known on a side of his own.
     ///
     /// # Errors
     /// [`codes::OVERLOADED`] when too many wait already.
-    pub async fn hash(&self, password: SecretString, client: Option<ClientKey>) -> Result<String> {
-        self.on_a_core(client, move |hasher| hash(&hasher.argon2, normalised(&password).expose_secret())).await?
+    pub async fn hash(&self, password: SecretString, asker: Asker) -> Result<String> {
+        self.on_a_core(asker, move |hasher| hash(&hasher.argon2, normalised(&password).expose_secret())).await?
     }
 
     /// Is this the password of the hash? Without a hash, and with one that is not known, the answer is no, after the same time.
     ///
     /// # Errors
     /// [`codes::OVERLOADED`] when too many wait already.
-    pub async fn verify(&self, password: SecretString, hash: Option<String>, client: Option<ClientKey>) -> Result<Verified> {
+    pub async fn verify(&self, password: SecretString, hash: Option<String>, asker: Asker) -> Result<Verified> {
         let work = move |hasher: &Hasher| {
             let begun = Instant::now();
             (hasher.verify(&password, hash.as_deref()), begun.elapsed())
         };
-        let (verified, took) = self.on_a_core(client, work).await?;
+        let (verified, took) = self.on_a_core(asker, work).await?;
         if !verified.right && took < self.wrong_after {
             tokio::time::sleep(self.wrong_after - took).await;
         }
         Ok(verified)
     }
 
-    async fn on_a_core<T: Send + 'static>(&self, client: Option<ClientKey>, work: impl FnOnce(&Hasher) -> T + Send + 'static) -> Result<T> {
+    async fn on_a_core<T: Send + 'static>(&self, asker: Asker, work: impl FnOnce(&Hasher) -> T + Send + 'static) -> Result<T> {
         let crowded =
             || Error::new(&codes::OVERLOADED).with_message("Too many sign-ins at once, please try again").retry_after(Duration::from_secs(1));
         let (reply, answer) = oneshot::channel();
@@ -133,7 +133,7 @@ impl Passwords {
                 let _ = reply.send(done);
             }
         };
-        if !self.room.enter(client, Box::new(job)) {
+        if !self.room.enter(asker, Box::new(job)) {
             return Err(crowded());
         }
         // No answer at all: the job gave way to somebody with fewer of them. The room bounds who waits here and whose turn it is, so no place among the requests

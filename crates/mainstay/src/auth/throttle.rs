@@ -10,12 +10,17 @@
 //! - **From anywhere else** three paces hold at once: of the account over all strangers (ten free, up to five minutes), of this address at this account (five free, up to ten
 //!   minutes), so that one address cannot use up what the strangers of an account have, and of the address over all accounts (fifty free, up to a minute).
 //!
+//! - **From anywhere else, all together**, where that is bounded ([`ThrottleLimits::strangers`]): wrong tries within an allowance, whose last tokens are for who was told to come back and
+//!   did. It is what an attack costs that makes one guess at each account, from each address ([`allowance`]).
+//!
 //! A pace counts what was admitted within the last hour, so all of this has hard caps ([`Pace::most_within`]): 29 guesses an hour by strangers against an account, 74 by each
 //! address where it is known, of which there are at most eight; 114 by an address against accounts where it is a stranger. A property test holds them over any interleaving.
 //!
 //! # What it cannot do
 //! - An owner at a *new* address while strangers hammer the account competes with them for one try in five minutes. There is always the way by mail: a password that was reset
 //!   by a link, or a session that is still alive, is as good a reason to know an address as a sign-in ([`Throttle::vouch`]).
+//! - Bots that come back as told are honest newcomers in all that can be seen, until each of their addresses has guessed once within the hour. Meanwhile a newcomer may
+//!   have to come back more than once.
 //! - An attacker *behind the same address* as the owner shares the owner's pace, and can tell that somebody at this address uses the account. Nothing that a password API
 //!   is sent tells them apart.
 //! - Memory is bounded: 32,768 accounts and 16,384 addresses that guessed within the hour, 65,536 accounts with the addresses where they are known; about 130 MB under an attack
@@ -32,6 +37,7 @@
 //! same paces are counted there, for all instances in one step, and the state here only notes what was admitted: it is what judges while Redis does not
 //! answer. Then each instance counts for itself, and the caps are per instance.
 
+mod allowance;
 mod book;
 mod known;
 mod pace;
@@ -50,6 +56,7 @@ use crate::client::ClientKey;
 use crate::error::{Error, codes};
 use crate::redis::Redis;
 
+pub use allowance::Allowance;
 pub use pace::Pace;
 
 /// The paces of all kinds of tries.
@@ -67,6 +74,8 @@ pub struct ThrottleLimits {
     pub client: Pace,
     /// How long an address stays known after a sign-in.
     pub known_for: Duration,
+    /// Of all strangers together, if there is an end to that: for tries that cost this instance something.
+    pub strangers: Option<Allowance>,
 }
 
 impl Default for ThrottleLimits {
@@ -82,6 +91,7 @@ impl Default for ThrottleLimits {
             client: pace(50, 60),
             // As long as a session is usually remembered.
             known_for: Duration::from_secs(30 * 24 * 3600),
+            strangers: None,
         }
     }
 }
@@ -184,15 +194,24 @@ impl Throttle {
             && let Ok(admitted) = together.admit(account, client).await
         {
             let admitted = admitted.map_err(|retry_after| Refusal { retry_after })?;
-            let mut state = self.state();
-            if admitted.known {
-                state.vouch(account, client, self.since(now));
-            }
-            let made = state.note(account, client, self.since(now));
-            drop(state);
-            return Ok(Pass { throttle: self.clone(), made, admitted: Some(admitted) });
+            return match self.note(account, client, &admitted, now) {
+                Ok(made) => Ok(Pass { throttle: self.clone(), made, admitted: Some(admitted) }),
+                Err(retry_after) => {
+                    together.send_away(account, client, admitted);
+                    Err(Refusal { retry_after })
+                }
+            };
         }
         self.admit_here(account, client, now)
+    }
+
+    fn note(&self, account: AccountKey, client: ClientKey, admitted: &Admitted, now: Instant) -> Result<Try, Duration> {
+        let at = self.since(now);
+        let mut state = self.state();
+        if admitted.known {
+            state.vouch(account, client, at);
+        }
+        state.note(account, client, admitted.told, at)
     }
 
     /// The same, by what this instance knows.
@@ -241,6 +260,11 @@ impl fmt::Debug for Throttle {
 }
 
 impl Pass {
+    /// Does it come from an address where the account is known?
+    pub fn is_known(&self) -> bool {
+        self.made.known
+    }
+
     /// The password was wrong: the try stays counted.
     pub fn failed(self) {}
 

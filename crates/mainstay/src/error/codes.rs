@@ -79,7 +79,7 @@ table! {
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415, "Unsupported media type";
     /// Too many requests from this client; `Retry-After` says when one passes again.
     RATE_LIMITED = "rate_limited", 429, "Too many requests, please try again later";
-    /// Too many tries of passwords or codes for this account or from this address; `Retry-After` says when one passes again.
+    /// Too many tries of passwords or codes for this account, from this address or by strangers everywhere; `Retry-After` says when one passes again.
     TOO_MANY_ATTEMPTS = "too_many_attempts", 429, "Too many attempts, please try again later";
     /// The header fields are too many or too large.
     HEADERS_TOO_LARGE = "headers_too_large", 431, "Request header fields are too large";

@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
 use super::servers::{Canary, PATIENCE, Server};
-use super::{LONG, WAIT, address, client, open, somebody, until};
+use super::tries::{client, somebody};
+use super::{LONG, WAIT, address, open, until};
 
 /// A server that passes for a Redis until it is asked to count; then it says this, over and over.
 async fn impostor(says: &'static [u8], often: usize) -> (String, Arc<AtomicU64>) {

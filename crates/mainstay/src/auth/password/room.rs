@@ -1,9 +1,13 @@
 //! Where passwords wait for a core: a bounded room with a line for each client, worked off in turns by threads of their own.
 //!
-//! Promises: no client waits for more than one job of every other client that waits; a crowd of one client never keeps another one out.
+//! Promises: no client waits for more than one job of every other client that waits; a crowd of one client never keeps another one out; strangers, however many
+//! they are, take no place of who is known, and at most every fourth turn.
 //!
 //! A full room does not simply refuse who comes last, because then the one who asks most often has it all. Who comes from the longest line is refused, or the last
 //! one of that line gives way. So a flood from one address competes with itself, and a sign-in from elsewhere is next but one.
+//!
+//! A flood from everywhere has no longest line. So the room has two sides, with places of their own: one for who comes from where the account is known, and for what
+//! was proven otherwise, and one for everybody else. While both wait, three of the known side are served and then a stranger, so that neither waits for the other's end.
 //!
 //! The threads are our own and a little less urgent than those that serve: a password may take 30 ms instead of 20, an answer from memory not 20 instead of one. They are
 //! not *much* less urgent, or whoever keeps all cores busy with cheap requests would keep everybody from signing in.
@@ -14,14 +18,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::client::ClientKey;
 
-/// Those who wait for a core per core that hashes: at 20 ms each they wait about half a second at most. One more is told to come back.
+/// Those who wait for a core on either side, per core that hashes: at 20 ms each they wait about half a second at most, strangers beside a crowd of known ones two. One
+/// more is told to come back.
 const WAITING_PER_CORE: usize = 24;
+/// So many of the known side are served before a stranger, while both wait.
+const KNOWN_IN_A_ROW: u32 = 3;
 /// Each step is a factor of 1.25 (sched(7)): five leave a hashing thread a third of what one that serves gets, where both want the same core.
 #[cfg(target_os = "linux")]
 const NICER_BY: i32 = 5;
 
-/// Whose turn it is: a client's, or the service's own.
-pub(super) type Line = Option<ClientKey>;
+/// Who wants a core: a client, or the service itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// From where the account is known, or with another proof than the password: a link that was mailed, a session.
+    Known(Option<ClientKey>),
+    /// Anybody.
+    Stranger(Option<ClientKey>),
+}
+
+/// Whose turn it is within a side.
+type Line = Option<ClientKey>;
 /// What is to be done. One that gives way is dropped without having been called.
 pub(super) type Job = Box<dyn FnOnce() + Send>;
 
@@ -34,12 +50,19 @@ struct Shared {
 }
 
 struct Queue {
+    known: Side,
+    strangers: Side,
+    /// So many known ones were served since the last stranger.
+    known_in_a_row: u32,
+    closed: bool,
+}
+
+struct Side {
     lines: HashMap<Line, VecDeque<Job>>,
     /// Every line that is not empty, once.
     turns: VecDeque<Line>,
     waiting: usize,
     waiting_max: usize,
-    closed: bool,
 }
 
 impl Room {
@@ -58,9 +81,9 @@ impl Room {
     }
 
     /// Takes a job into the room, or says that there is no place for it.
-    pub(super) fn enter(&self, line: Line, job: Job) -> bool {
+    pub(super) fn enter(&self, asker: Asker, job: Job) -> bool {
         // Whoever gives way is told of it after the lock is gone.
-        let entered = self.0.queue().enter(line, job);
+        let entered = self.0.queue().enter(asker, job);
         if entered.is_ok() {
             self.0.arrived.notify_one();
         }
@@ -73,7 +96,7 @@ impl Drop for Room {
         let left = {
             let mut queue = self.0.queue();
             queue.closed = true;
-            std::mem::take(&mut queue.lines)
+            (std::mem::take(&mut queue.known.lines), std::mem::take(&mut queue.strangers.lines))
         };
         drop(left);
         self.0.arrived.notify_all();
@@ -108,7 +131,31 @@ impl Shared {
 
 impl Queue {
     fn new(waiting_max: usize) -> Self {
-        Self { lines: HashMap::new(), turns: VecDeque::new(), waiting: 0, waiting_max, closed: false }
+        Self { known: Side::new(waiting_max), strangers: Side::new(waiting_max), known_in_a_row: 0, closed: false }
+    }
+
+    /// Takes a job in. `Ok` holds the one that gave way for it, `Err` the one that there is no place for.
+    fn enter(&mut self, asker: Asker, job: Job) -> Result<Option<Job>, Job> {
+        match asker {
+            Asker::Known(line) => self.known.enter(line, job),
+            Asker::Stranger(line) => self.strangers.enter(line, job),
+        }
+    }
+
+    /// The next one: a known one, unless it is a stranger's turn.
+    fn next(&mut self) -> Option<Job> {
+        if self.known.waiting > 0 && (self.known_in_a_row < KNOWN_IN_A_ROW || self.strangers.waiting == 0) {
+            self.known_in_a_row = self.known_in_a_row.saturating_add(1);
+            return self.known.next();
+        }
+        self.known_in_a_row = 0;
+        self.strangers.next()
+    }
+}
+
+impl Side {
+    fn new(waiting_max: usize) -> Self {
+        Self { lines: HashMap::new(), turns: VecDeque::new(), waiting: 0, waiting_max }
     }
 
     /// Takes a job in. `Ok` holds the one that gave way for it, `Err` the one that there is no place for.
@@ -174,8 +221,12 @@ mod tests {
     use proptest::prelude::*;
     use std::net::IpAddr;
 
-    fn client(number: u8) -> Line {
+    fn line(number: u8) -> Line {
         Some(ClientKey::from(IpAddr::from([203, 0, 113, number])))
+    }
+
+    fn stranger(number: u8) -> Asker {
+        Asker::Stranger(line(number))
     }
 
     /// A job that leaves a mark when it is done.
@@ -195,14 +246,14 @@ mod tests {
         let done = Arc::default();
         let mut queue = Queue::new(24);
         for mark in 0..24 {
-            assert!(queue.enter(client(1), marking(&done, mark)).is_ok_and(|gave_way| gave_way.is_none()));
+            assert!(queue.enter(stranger(1), marking(&done, mark)).is_ok_and(|gave_way| gave_way.is_none()));
         }
-        assert!(queue.enter(client(1), marking(&done, 24)).is_err(), "the crowd is full");
-        assert!(queue.enter(client(2), marking(&done, 100)).is_ok_and(|gave_way| gave_way.is_some()), "and gives way");
+        assert!(queue.enter(stranger(1), marking(&done, 24)).is_err(), "the crowd is full");
+        assert!(queue.enter(stranger(2), marking(&done, 100)).is_ok_and(|gave_way| gave_way.is_some()), "and gives way");
         finish(&mut queue);
         let done = done.lock().unwrap();
         assert_eq!(done[..3], [0, 100, 1]);
-        assert_eq!((done.len(), queue.waiting), (24, 0));
+        assert_eq!((done.len(), queue.strangers.waiting), (24, 0));
     }
 
     #[test]
@@ -210,9 +261,9 @@ mod tests {
         let done = Arc::default();
         let mut queue = Queue::new(8);
         for number in 0..8 {
-            assert!(queue.enter(client(number), marking(&done, number.into())).is_ok());
+            assert!(queue.enter(stranger(number), marking(&done, number.into())).is_ok());
         }
-        assert!(queue.enter(client(9), marking(&done, 9)).is_err());
+        assert!(queue.enter(stranger(9), marking(&done, 9)).is_err());
     }
 
     #[cfg(target_os = "linux")]
@@ -222,7 +273,7 @@ mod tests {
         let before = niceness();
         let (told, hears) = std::sync::mpsc::channel();
         let room = Room::new(1).unwrap();
-        assert!(room.enter(None, Box::new(move || told.send(niceness()).unwrap())));
+        assert!(room.enter(Asker::Known(None), Box::new(move || told.send(niceness()).unwrap())));
         // 19 is as far as it goes.
         assert_eq!(hears.recv().unwrap(), (before + NICER_BY).min(19));
         assert_eq!(niceness(), before);
@@ -238,38 +289,106 @@ mod tests {
             begins.send(()).unwrap();
             opened.recv().unwrap();
         };
-        assert!(room.enter(None, Box::new(first)));
-        assert!(room.enter(None, Box::new(move || told.send(()).unwrap())));
+        assert!(room.enter(Asker::Known(None), Box::new(first)));
+        assert!(room.enter(Asker::Known(None), Box::new(move || told.send(()).unwrap())));
         begun.recv().unwrap();
         drop(room);
         open.send(()).unwrap();
         assert!(hears.recv().is_err(), "the one that waited was dropped");
     }
 
+    /// What happens in a room: somebody comes, or a core is free.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Comes(Asker),
+        IsServed,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => (0u8..4).prop_map(|number| Step::Comes(Asker::Known(line(number)))),
+            // A flood from everywhere, and one from somewhere.
+            3 => any::<u8>().prop_map(|number| Step::Comes(stranger(number))),
+            1 => Just(Step::Comes(stranger(0))),
+            3 => Just(Step::IsServed),
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    fn is_known(steps: &[Step], mark: u32) -> bool {
+        matches!(steps[mark as usize], Step::Comes(Asker::Known(_)))
+    }
+
     proptest! {
         #[test]
-        fn nothing_is_lost_and_nobody_overtakes_in_a_line(arrivals in prop::collection::vec((0u8..6, any::<bool>()), 0..300), waiting_max in 1usize..20) {
+        fn nothing_is_lost_and_nobody_overtakes_in_a_line(steps in steps(), waiting_max in 1usize..20) {
             let done: Arc<Mutex<Vec<u32>>> = Arc::default();
             let mut queue = Queue::new(waiting_max);
-            let (mut entered, mut gave_way) = (Vec::new(), 0);
-            for (mark, (number, works)) in (0..).zip(&arrivals) {
-                if let Ok(other) = queue.enter(client(*number), marking(&done, mark)) {
-                    entered.push(mark);
-                    gave_way += usize::from(other.is_some());
+            let (mut entered, mut gave_way) = (0, 0);
+            for (mark, step) in (0..).zip(&steps) {
+                match step {
+                    Step::Comes(asker) => {
+                        if let Ok(other) = queue.enter(*asker, marking(&done, mark)) {
+                            entered += 1;
+                            gave_way += usize::from(other.is_some());
+                        }
+                    }
+                    Step::IsServed => {
+                        if let Some(job) = queue.next() {
+                            job();
+                        }
+                    }
                 }
-                prop_assert!(queue.waiting <= waiting_max);
-                prop_assert_eq!(queue.waiting, queue.lines.values().map(VecDeque::len).sum::<usize>());
-                prop_assert_eq!(queue.turns.len(), queue.lines.len());
-                if *works && let Some(job) = queue.next() {
-                    job();
+                for side in [&queue.known, &queue.strangers] {
+                    prop_assert!(side.waiting <= waiting_max);
+                    prop_assert_eq!(side.waiting, side.lines.values().map(VecDeque::len).sum::<usize>());
+                    prop_assert_eq!(side.turns.len(), side.lines.len());
                 }
             }
             finish(&mut queue);
             let done = done.lock().unwrap();
-            prop_assert_eq!(done.len(), entered.len() - gave_way);
-            for number in 0..6 {
-                let of_line = |mark: &&u32| arrivals[**mark as usize].0 == number;
+            prop_assert_eq!(done.len(), entered - gave_way);
+            for first in &steps {
+                let Step::Comes(asker) = first else { continue };
+                let of_line = |mark: &&u32| matches!(steps[**mark as usize], Step::Comes(other) if other == *asker);
                 prop_assert!(done.iter().filter(of_line).is_sorted());
+            }
+        }
+
+        #[test]
+        fn strangers_take_no_place_of_who_is_known_and_no_more_than_every_fourth_turn(steps in steps(), waiting_max in 1usize..20) {
+            let done: Arc<Mutex<Vec<u32>>> = Arc::default();
+            let mut queue = Queue::new(waiting_max);
+            let (mut known_waits_since, mut strangers_wait_since) = (None, None);
+            for (mark, step) in (0..).zip(&steps) {
+                match step {
+                    Step::Comes(asker) => {
+                        let known_before = queue.known.waiting;
+                        let entered = queue.enter(*asker, marking(&done, mark)).is_ok();
+                        if matches!(asker, Asker::Known(_)) {
+                            prop_assert!(entered || known_before == waiting_max, "only known ones are in each other's way");
+                        } else {
+                            prop_assert_eq!(queue.known.waiting, known_before);
+                        }
+                    }
+                    Step::IsServed => {
+                        if let Some(job) = queue.next() {
+                            job();
+                        }
+                    }
+                }
+                let served = done.lock().unwrap().len();
+                known_waits_since = (queue.known.waiting > 0).then(|| known_waits_since.unwrap_or(served));
+                strangers_wait_since = (queue.strangers.waiting > 0).then(|| strangers_wait_since.unwrap_or(served));
+                let done = done.lock().unwrap();
+                if let Some(since) = known_waits_since {
+                    let strangers = done[since..].iter().filter(|mark| !is_known(&steps, **mark)).count();
+                    prop_assert!(strangers <= (served - since).div_ceil(KNOWN_IN_A_ROW as usize + 1), "{strangers} of {}", served - since);
+                }
+                if let (Some(_), Some(since)) = (known_waits_since, strangers_wait_since) {
+                    let strangers = done[since..].iter().filter(|mark| !is_known(&steps, **mark)).count();
+                    prop_assert!(strangers >= (served - since) / (KNOWN_IN_A_ROW as usize + 1), "{strangers} of {}", served - since);
+                }
             }
         }
     }

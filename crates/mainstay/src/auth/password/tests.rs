@@ -3,23 +3,26 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::client::ClientKey;
 
 const WRONG: Verified = Verified { right: false, rehash: false };
 const RIGHT: Verified = Verified { right: true, rehash: false };
 const OLD: Verified = Verified { right: true, rehash: true };
 
-fn client(number: u8) -> Option<ClientKey> {
-    Some(ClientKey::from(IpAddr::from([203, 0, 113, number])))
+const OURSELVES: Asker = Asker::Known(None);
+
+fn client(number: u8) -> Asker {
+    Asker::Stranger(Some(ClientKey::from(IpAddr::from([203, 0, 113, number]))))
 }
 
 async fn verify(passwords: &Passwords, password: &str, hash: Option<&str>) -> Verified {
-    passwords.verify(password.into(), hash.map(str::to_owned), None).await.unwrap()
+    passwords.verify(password.into(), hash.map(str::to_owned), OURSELVES).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_password_is_told_from_another_and_nobody_has_one() {
     let passwords = Passwords::new(1).unwrap();
-    let hash = passwords.hash("Gr\u{fc}ne Stra\u{df}e 9".into(), None).await.unwrap();
+    let hash = passwords.hash("Gr\u{fc}ne Stra\u{df}e 9".into(), OURSELVES).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && passwords.knows(&hash), "{hash}");
     assert_eq!(verify(&passwords, "Gru\u{308}ne Stra\u{df}e 9", Some(&hash)).await, RIGHT, "composed and decomposed are the same");
     assert_eq!(verify(&passwords, "Gru\u{308}ne Stra\u{df}e \u{ff19}", Some(&hash)).await, RIGHT, "and so is the width");
@@ -87,15 +90,30 @@ async fn a_crowd_beyond_the_bound_is_sent_away_at_once_and_another_client_is_not
 }
 
 #[tokio::test]
+async fn a_flood_from_everywhere_keeps_strangers_out_and_nobody_who_is_known() {
+    let passwords = Passwords::new(1).unwrap();
+    let ask = |asker| {
+        let passwords = passwords.clone();
+        tokio::spawn(async move { passwords.verify("a password".into(), None, asker).await })
+    };
+    let mut flood: Vec<_> = (0..100).map(|number| ask(client(number))).collect();
+    let last = flood.pop().unwrap().await.unwrap();
+    assert_eq!(last.unwrap_err().code(), &codes::OVERLOADED);
+    let Asker::Stranger(home) = client(200) else { unreachable!() };
+    assert_eq!(ask(Asker::Known(home)).await.unwrap().unwrap(), WRONG, "there is a place, and a turn");
+    assert!(flood.iter().any(|stranger| !stranger.is_finished()), "before the strangers' end");
+}
+
+#[tokio::test]
 async fn who_has_left_gets_no_core() {
     let passwords = Passwords::new(1).unwrap();
     let (open, opened) = std::sync::mpsc::channel::<()>();
     let busy = tokio::spawn({
         let passwords = passwords.clone();
-        async move { passwords.on_a_core(None, move |_| opened.recv().is_ok()).await }
+        async move { passwords.on_a_core(OURSELVES, move |_| opened.recv().is_ok()).await }
     });
     let (told, hears) = std::sync::mpsc::channel::<()>();
-    let waiting = passwords.on_a_core(None, move |_| told.send(()));
+    let waiting = passwords.on_a_core(OURSELVES, move |_| told.send(()));
     // Asked once, so it stands in line behind the other; then its caller leaves.
     tokio::task::yield_now().await;
     tokio::select! {
@@ -105,14 +123,14 @@ async fn who_has_left_gets_no_core() {
     }
     open.send(()).unwrap();
     assert!(busy.await.unwrap().unwrap());
-    assert!(passwords.on_a_core(None, |_| ()).await.is_ok());
+    assert!(passwords.on_a_core(OURSELVES, |_| ()).await.is_ok());
     assert!(hears.recv().is_err(), "its work was not done");
 }
 
 #[tokio::test]
 async fn a_panic_costs_one_answer() {
     let passwords = Passwords::new(1).unwrap();
-    let lost: Result<()> = passwords.on_a_core(None, |_| panic!("on purpose")).await;
+    let lost: Result<()> = passwords.on_a_core(OURSELVES, |_| panic!("on purpose")).await;
     assert_eq!(lost.unwrap_err().code(), &codes::INTERNAL);
     assert_eq!(verify(&passwords, "a password", None).await, WRONG);
 }

@@ -1,8 +1,9 @@
 -- May this client try a password of this account? By the server's clock, in one step.
--- KEYS: where the account is known; tries from one such address; tries of all strangers; tries of this stranger; tries of this client at all accounts.
+-- KEYS: where the account is known; tries from one such address; tries of all strangers; tries of this stranger; tries of this client at all accounts; when this
+-- stranger was told to come back.
 -- ARGV: the client; the name of this try; the window and how long an address stays known; then four times how many tries are free and the longest pause,
 -- for the keys from the second on. All times in microseconds.
--- The answer: how long to wait (0: the try is admitted and counts), and 1 if the account is known here.
+-- The answer: how long to wait (0: the try is admitted and counts), 1 if the account is known here, and how long ago this stranger was told (-1: he was not).
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local client, try, window, known_for = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -27,10 +28,13 @@ local longest = 0
 for _, of in ipairs(counted) do
   longest = math.max(longest, wait(of))
 end
+local told = not known and tonumber(redis.call('GET', KEYS[6]) or '')
 if longest == 0 then
+  -- Who waited has waited for one try.
+  if told then redis.call('DEL', KEYS[6]) end
   for _, of in ipairs(counted) do
     redis.call('ZADD', KEYS[of], string.format('%.0f', now), try)
     redis.call('PEXPIRE', KEYS[of], math.ceil(window / 1000))
   end
 end
-return { math.ceil(longest), known and 1 or 0 }
+return { math.ceil(longest), known and 1 or 0, told and math.max(now - told, 0) or -1 }

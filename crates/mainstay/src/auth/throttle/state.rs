@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use super::allowance::Strangers;
 use super::book::Book;
 use super::known::Known;
+use super::pace::is_within;
 use super::{AccountKey, ThrottleLimits};
 use crate::client::ClientKey;
 
@@ -20,6 +22,8 @@ pub(super) struct State {
     at_home: Book<(AccountKey, ClientKey), ()>,
     accounts: Book<AccountKey, ClientKey>,
     clients: Book<ClientKey, ()>,
+    /// Of all of them together, if that is bounded.
+    strangers: Option<Strangers>,
     latest: Duration,
 }
 
@@ -28,7 +32,8 @@ pub(super) struct Try {
     pub(super) account: AccountKey,
     pub(super) client: ClientKey,
     at: Duration,
-    known: bool,
+    /// From where the account is known.
+    pub(super) known: bool,
 }
 
 impl State {
@@ -39,6 +44,7 @@ impl State {
             at_home: Book::new(limits.window, CLIENTS_MAX),
             accounts: Book::new(limits.window, ACCOUNTS_MAX),
             clients: Book::new(limits.window, CLIENTS_MAX),
+            strangers: limits.strangers.map(Strangers::new),
             latest: Duration::ZERO,
         }
     }
@@ -48,24 +54,32 @@ impl State {
         let at = self.moment(now);
         let known = self.known.holds(account, client, at);
         let wait = if known { self.wait_at_home(account, client, at) } else { self.wait_as_stranger(account, client, at) };
-        if wait.is_zero() { Ok(self.count(account, client, at, known)) } else { Err(wait) }
+        if wait.is_zero() { self.count(account, client, at, known) } else { Err(wait) }
     }
 
-    /// Counts a try that all instances together have admitted.
-    pub(super) fn note(&mut self, account: AccountKey, client: ClientKey, now: Duration) -> Try {
+    /// Counts a try that all instances together have admitted, unless strangers have used up what they may here. `told` is how long ago one of them told this
+    /// client to come back.
+    pub(super) fn note(&mut self, account: AccountKey, client: ClientKey, told: Option<Duration>, now: Duration) -> Result<Try, Duration> {
         let at = self.moment(now);
+        if let (Some(strangers), Some(told)) = (&mut self.strangers, told) {
+            strangers.hear(account, client, told, at);
+        }
         let known = self.known.holds(account, client, at);
         self.count(account, client, at, known)
     }
 
-    fn count(&mut self, account: AccountKey, client: ClientKey, at: Duration, known: bool) -> Try {
+    fn count(&mut self, account: AccountKey, client: ClientKey, at: Duration, known: bool) -> Result<Try, Duration> {
         if known {
             self.at_home.add((account, client), at, ());
         } else {
+            if let Some(strangers) = &mut self.strangers {
+                let guessed = self.clients.tries(client).any(|(tried, ())| is_within(self.limits.window, tried, at));
+                strangers.take(account, client, guessed, at)?;
+            }
             self.accounts.add(account, at, client);
             self.clients.add(client, at, ());
         }
-        Try { account, client, at, known }
+        Ok(Try { account, client, at, known })
     }
 
     fn wait_at_home(&self, account: AccountKey, client: ClientKey, now: Duration) -> Duration {
@@ -90,6 +104,9 @@ impl State {
         } else {
             self.accounts.take_back(made.account, made.at, made.client);
             self.clients.take_back(made.client, made.at, ());
+            if let Some(strangers) = &mut self.strangers {
+                strangers.give_back();
+            }
         }
     }
 

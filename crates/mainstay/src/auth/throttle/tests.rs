@@ -114,6 +114,24 @@ fn one_address_cannot_use_up_what_the_strangers_of_an_account_have() {
 }
 
 #[test]
+fn a_flood_of_single_guesses_ends_with_the_allowance_and_an_owner_at_home_does_not_notice() {
+    let start = Instant::now();
+    let limits = ThrottleLimits { strangers: Some(Allowance { per_second: 1, at_once: 20 }), ..ThrottleLimits::default() };
+    let scene = Scene { throttle: Throttle::new(limits, start), start };
+    scene.sign_in(0, 0, S);
+    let guesses = |at| (1..=10).filter(|number| scene.admit(*number, 1000 + u16::from(*number), at).map(Pass::failed).is_ok()).count();
+    assert_eq!((guesses(2 * S), guesses(2 * S), scene.wait(0, 0, 2 * S)), (10, 0, Duration::ZERO));
+    // The owner elsewhere waits as told. A try that was none uses nothing up, but has waited.
+    assert_eq!(scene.wait(0, 7, 2 * S), 2 * S);
+    let at = 4 * S;
+    assert_eq!(guesses(at), 10 - 5 + 2, "who has guessed and comes back leaves a quarter");
+    scene.admit(0, 7, at).unwrap().unused();
+    assert_eq!(scene.wait(0, 7, at), 2 * S, "one wait is for one try");
+    scene.sign_in(0, 7, at + 2 * S);
+    assert_eq!(scene.wait(0, 7, at + 2 * S), Duration::ZERO, "and is at home there");
+}
+
+#[test]
 fn an_owner_who_comes_by_mail_is_at_home_and_whoever_was_thrown_out_is_not() {
     let scene = Scene::new();
     for number in 100..200 {
