@@ -67,6 +67,7 @@ mod pooler;
 mod products;
 mod replica;
 mod resilience;
+mod scarce;
 mod search;
 mod second_factor;
 mod sessions;
