@@ -62,10 +62,34 @@ pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis((ticks()? + ticks()?) * 10))
 }
 
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Resident memory in MiB.
+    pub(crate) mib: f64,
+    /// Open descriptors.
+    pub(crate) descriptors: u64,
+    /// Threads.
+    pub(crate) threads: u64,
+}
+
+/// What it holds now; nothing if it has ended.
+pub(crate) fn look(pid: u32) -> Option<Look> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+    Some(Look { mib: mib(&status)?, descriptors, threads: field(&status, "Threads:")?.parse().ok()? })
+}
+
 /// Resident memory now (`VmRSS` of proc(5)).
 fn memory_mib(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    mib(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn mib(status: &str) -> Option<f64> {
+    let kib: f64 = field(status, "VmRSS:")?.strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

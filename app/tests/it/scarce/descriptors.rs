@@ -1,7 +1,6 @@
 //! No descriptors left: clients come until there are none, and the service goes on.
 
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
