@@ -53,6 +53,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod cache;
+mod clock;
 mod drills;
 mod failover;
 mod forged;

@@ -13,6 +13,7 @@ use crate::process::Server;
 
 mod descriptors;
 mod disk;
+mod memory;
 
 /// How soon all is as before.
 const RECOVERY: Duration = Duration::from_secs(5);
