@@ -26,7 +26,9 @@ on_both! { a_storm_of_hostile_bodies_stays_within_its_bound_also_where_there_is_
 /// Bodies that want memory: long ones with and without their length, nested ones, ones of many members, of one long text, and heads without an end.
 fn storm(number: usize, token: &str) -> (String, Vec<u8>) {
     let head = |fields: &str| {
-        format!("POST /api/products HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\n{fields}\r\n\r\n")
+        format!(
+            "POST /api/products HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\n{fields}\r\n\r\n"
+        )
     };
     let sized = |body: Vec<u8>| (head(&format!("content-length: {}", body.len())), body);
     const ALMOST: usize = 1_000_000;
@@ -34,7 +36,9 @@ fn storm(number: usize, token: &str) -> (String, Vec<u8>) {
         0 => (head(&format!("content-length: {SENT_MAX}")), vec![b'x'; 1 << 16]),
         1 => (head("transfer-encoding: chunked"), [b"10000\r\n".as_slice(), &vec![b'x'; 1 << 16], b"\r\n"].concat()),
         2 => sized([b"[".repeat(ALMOST / 2), b"]".repeat(ALMOST / 2)].concat()),
-        3 => sized([b"{".to_vec(), (0..ALMOST / 10).flat_map(|key| format!("\"{key:05}\":1,").into_bytes()).collect(), b"\"z\":1}".to_vec()].concat()),
+        3 => {
+            sized([b"{".to_vec(), (0..ALMOST / 10).flat_map(|key| format!("\"{key:05}\":1,").into_bytes()).collect(), b"\"z\":1}".to_vec()].concat())
+        }
         4 => sized(format!("{{\"name\":\"{}\"}}", "\\u00e9".repeat(ALMOST / 6 - 10)).into_bytes()),
         _ => ("GET / HTTP/1.1\r\nhost: localhost\r\n".to_owned(), b"x-filler: ".iter().copied().chain(vec![b'y'; 1 << 16]).collect()),
     }

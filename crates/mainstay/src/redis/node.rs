@@ -343,7 +343,8 @@ mod tests {
     fn a_request_waits_no_longer_than_it_has_time_and_only_a_whole_wait_says_something_about_the_server() {
         let (now, wait) = (Instant::now(), Duration::from_millis(100));
         let patience = |deadline: Option<i64>| {
-            let deadline = deadline.map(|ms| if ms < 0 { now - Duration::from_millis(ms.unsigned_abs()) } else { now + Duration::from_millis(ms.unsigned_abs()) });
+            let deadline = deadline
+                .map(|ms| if ms < 0 { now - Duration::from_millis(ms.unsigned_abs()) } else { now + Duration::from_millis(ms.unsigned_abs()) });
             Patience::new(now, wait, deadline).map(|patience| ((patience.until - now).as_millis(), patience.cut))
         };
         assert_eq!(patience(None), Some((100, false)));
