@@ -264,7 +264,7 @@ mod tests {
         };
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished(), "too many have not left");
-        seats.pop();
+        drop(seats.remove(0));
         waiting.await.unwrap();
         seats.push(idle(101));
         let begun = std::time::Instant::now();
