@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+/// Connections that wait to be carried.
+const BACKLOG: u32 = 1024;
 
 /// What holds for all connections, old and new, until another is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +79,12 @@ impl Proxy {
     }
 
     async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
+        let place = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = place.local_addr()?;
+        let listener = bound(address)?.listen(BACKLOG)?;
         let (fault, faults) = watch::channel(Fault::None);
         let counts = Counts::default();
-        let listening = tokio::spawn(listen(listener, address, upstream, faults, counts.clone())).abort_handle();
+        let listening = tokio::spawn(listen((place, listener), address, upstream, faults, counts.clone())).abort_handle();
         Ok(Self { address, fault, counts, listening })
     }
 
@@ -106,7 +110,21 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, address: SocketAddr, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, counts: Counts) {
+/// A socket that has this address and does not listen: nobody else gets the port, and whoever connects is refused.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+async fn listen(
+    (_place, listener): (TcpSocket, TcpListener),
+    address: SocketAddr,
+    upstream: SocketAddr,
+    mut faults: watch::Receiver<Fault>,
+    counts: Counts,
+) {
     let mut listener = Some(listener);
     loop {
         let refuses = *faults.borrow_and_update() == Fault::Refuse;
@@ -117,8 +135,8 @@ async fn listen(listener: TcpListener, address: SocketAddr, upstream: SocketAddr
                     return;
                 }
             }
-            // The port was ours a moment ago; connections that close may hold it for as long again.
-            None => match TcpListener::bind(address).await {
+            // Connections that close may hold it for a moment.
+            None => match bound(address).and_then(|socket| socket.listen(BACKLOG)) {
                 Ok(bound) => listener = Some(bound),
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             },
