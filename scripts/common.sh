@@ -96,3 +96,12 @@ need_rust() {
     command -v cargo >/dev/null || give_up Rust "no cargo on the PATH" "Get Rust 1.95 or newer: https://rustup.rs"
     need "C compiler" cc gcc libc6-dev
 }
+
+# The release binary that is drilled: DRILL_BINARY, or a new build.
+need_drill_binary() {
+    if [[ -n ${DRILL_BINARY:-} ]]; then return; fi
+    busy Release building
+    cargo build --release --locked --quiet -p mainstay-app
+    DRILL_BINARY=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/mainstay
+    export DRILL_BINARY
+}

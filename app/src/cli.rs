@@ -7,6 +7,7 @@ mod jobs;
 mod keys;
 mod mail;
 mod serve;
+mod soak;
 mod user;
 
 use std::process::ExitCode;
@@ -69,6 +70,8 @@ enum Command {
     },
     /// Do to a service what incidents are made of, measure, and say whether it held
     Drill(Box<drill::Arguments>),
+    /// Mixed traffic with faults for an hour: does anything grow, fail, or get lost?
+    Soak(soak::Arguments),
     /// Print the OpenAPI document
     Openapi,
     /// Show every setting, its value and where it came from
@@ -91,6 +94,7 @@ pub fn run() -> ExitCode {
             print(&String::from_utf8_lossy(&script))
         }
         Command::Drill(arguments) => return drill::run(&arguments),
+        Command::Soak(arguments) => return soak::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
         Command::Serve => serve::run(),
         Command::Migrate { status } => with_settings(|settings| on_the_side(settings, async move |settings| migrate(&settings, status).await)),

@@ -29,7 +29,8 @@ pub fn router() -> OpenApiRouter<App> {
 struct Summary {
     /// Always true; what is not healthy is an error.
     healthy: bool,
-    /// `degraded`: it serves, and something that instances share does not answer.
+    /// `degraded`: it serves, and something is not as it should be: what instances share does not answer, the database takes no writes, the search does not
+    /// follow it.
     #[schema(value_type = String, pattern = "^(ok|degraded|draining)$", max_length = 8, example = "ok")]
     status: &'static str,
     /// When this was found.
@@ -76,10 +77,11 @@ async fn summary(State(app): State<App>) -> Response {
     }
 }
 
-/// Does everything work that instances share beside the database?
+/// Does everything work beside the database's answer?
 fn whole(app: &App) -> bool {
     let replicas = app.database.replicas().iter().all(|replica| replica.out.is_none());
-    app.database.limits_hold() && app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers) && replicas
+    let shared = app.auth.hearing() != Hearing::Lost && app.redis.as_ref().is_none_or(mainstay::redis::Redis::answers) && replicas;
+    shared && app.database.limits_hold() && app.database.takes_writes() && app.search.follows()
 }
 
 /// Details for the operator.
@@ -108,6 +110,8 @@ struct Database {
     error: Option<String>,
     /// False: something in between, a pooler that nobody declared, drops the limits of our connections.
     limits_hold: bool,
+    /// False: it is read-only, or SQLite's disk is full.
+    takes_writes: bool,
     pool_max: usize,
     size: usize,
     idle: usize,
@@ -216,6 +220,7 @@ pub async fn details(State(app): State<App>) -> (StatusCode, axum::Json<Details>
             answers: ping.is_ok(),
             error: ping.err().map(|error| error.to_string()),
             limits_hold: app.database.limits_hold(),
+            takes_writes: app.database.takes_writes(),
             pool_max: stats.max,
             size: stats.size,
             idle: stats.idle,

@@ -1,7 +1,8 @@
 //! The life of the process: a validated start, serving, and an end in which nobody loses an answer.
 //!
-//! It begins here; `serving.rs` has what follows, and `succession.rs` how a new process takes over while this one serves.
+//! It begins here; `serving.rs` has what follows, `descriptors.rs` how many clients may come, and `succession.rs` how a new process takes over while this one serves.
 
+mod descriptors;
 mod serving;
 mod signals;
 mod succession;
@@ -24,6 +25,7 @@ use crate::products;
 use crate::search::Search;
 use crate::settings::Settings;
 
+pub use descriptors::raise_descriptor_limit;
 pub use serving::{Addresses, Origin, serve};
 pub use signals::{Ask, Signals};
 
@@ -243,13 +245,4 @@ pub struct MadeUp {
     pub admin: Option<MadeUpAdmin>,
     /// Products of the sample.
     pub sample: u64,
-}
-
-/// Raises the limit on open files to what the system allows: each connection is one, and the usual 1,024 is a shell's.
-pub fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(error = %error, "the limit on open files could not be raised");
-    }
 }

@@ -82,14 +82,18 @@ impl Arguments {
 
 /// Runs the drills. Ends with 0 if each that was done to ours held, with 1 if one fell, with 69 if one could not be done.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    in_a_runtime(drill(arguments))
+}
+
+/// Does work of many tasks to its end.
+pub(super) fn in_a_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
         Err(error) => {
             eprintln!("mainstay: {error}");
-            return ExitCode::from(super::End::Unavailable as u8);
+            ExitCode::from(super::End::Unavailable as u8)
         }
-    };
-    runtime.block_on(drill(arguments))
+    }
 }
 
 async fn drill(arguments: &Arguments) -> ExitCode {
@@ -139,7 +143,7 @@ async fn drill(arguments: &Arguments) -> ExitCode {
 }
 
 /// What the figures were measured on.
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let build = if cfg!(debug_assertions) { "debug build" } else { "release build" };
     format!("mainstay {} ({build}), {} cores, service and clients on one machine", env!("CARGO_PKG_VERSION"), cores)

@@ -37,7 +37,10 @@ fn serve(settings: Settings, birth: Birth, inherited: Inherited) -> u8 {
     log::init(&sink, &stack.log_level);
     let metrics = Metrics::global();
     log_panics();
-    life::raise_descriptor_limit();
+    let connections_max = match life::raise_descriptor_limit(stack) {
+        Ok(connections_max) => connections_max,
+        Err(error) => return super::failed(&error),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return super::failed(&error),
@@ -50,7 +53,7 @@ fn serve(settings: Settings, birth: Birth, inherited: Inherited) -> u8 {
         let Some(prepared) = prepared else { return Ok(End::Clean) };
         let made_up = MadeUp { admin: prepared.made_up_admin, sample: prepared.sample };
         let flush = log.clone();
-        life::serve(prepared.app, log, metrics, Origin { birth, inherited, signals }, move |addresses| {
+        life::serve(prepared.app, log, metrics, Origin { birth, inherited, signals, connections_max }, move |addresses| {
             let Addresses { public, management, taken_over } = addresses;
             tracing::info!(%public, %management, taken_over, version = env!("CARGO_PKG_VERSION"), "serving");
             if !production && !taken_over {

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::End;
+use super::descriptors::MANAGEMENT_MAX;
 use super::signals::{Ask, Signals};
 use super::succession::{Door, Doors, Farewell, until_farewell};
 use crate::app::App;
@@ -43,6 +44,8 @@ pub struct Origin {
     pub inherited: Inherited,
     /// What it is asked.
     pub signals: Signals,
+    /// Connections of clients that it has room for.
+    pub connections_max: usize,
 }
 
 /// Where the service listens.
@@ -72,7 +75,7 @@ struct Serving {
 /// # Errors
 /// When an address cannot be bound.
 pub async fn serve(app: App, log: Sink, metrics: Metrics, origin: Origin, started: impl FnOnce(Addresses)) -> Result<End> {
-    let Origin { birth, inherited, mut signals } = origin;
+    let Origin { birth, inherited, mut signals, connections_max } = origin;
     let Inherited { public, management, predecessor } = inherited;
     let supervisor = Supervisor::of(&birth);
     let stack = &app.settings.stack;
@@ -86,7 +89,7 @@ pub async fn serve(app: App, log: Sink, metrics: Metrics, origin: Origin, starte
     if predecessor.is_some() {
         app.auth.news().accompanied();
     }
-    let serving = Serving::begin(&app, public, management, passed_on, log, metrics);
+    let serving = Serving::begin(&app, connections_max, public, management, passed_on, log, metrics);
     app.jobs.start();
     started(addresses);
     match predecessor {
@@ -172,6 +175,7 @@ async fn insisted(signals: &mut Signals, handed_over: bool) -> &'static str {
 impl Serving {
     fn begin(
         app: &App,
+        connections_max: usize,
         public: tokio::net::TcpListener,
         management: tokio::net::TcpListener,
         passed_on: mpsc::UnboundedReceiver<std::net::TcpStream>,
@@ -182,7 +186,7 @@ impl Serving {
         let (drain, management_drain) = (Drain::new(), Drain::new());
         let trusted = Networks::new(stack.trusted_proxies.clone());
         let limits = Limits {
-            connections_max: stack.connections_max,
+            connections_max,
             connections_per_address_max: stack.connections_per_address_max,
             header_timeout: stack.header_timeout,
             idle_timeout: stack.idle_timeout,
@@ -194,7 +198,7 @@ impl Serving {
         tokio::spawn(serve::serve(
             management,
             serve::Plain(management::router(app.clone(), metrics.clone(), log.clone())),
-            Limits::default(),
+            Limits { connections_max: MANAGEMENT_MAX, ..Limits::default() },
             management_drain.clone(),
         ));
         let public = tokio::spawn(serve::serve_with(public, passed_on, app.service(log, metrics.clone()), limits, drain.clone()));

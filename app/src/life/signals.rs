@@ -36,6 +36,8 @@ impl Signals {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new() -> io::Result<Self> {
+        // A file that may not grow is the failure of a write, which is told to whoever asked for it, and not the end of the process.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

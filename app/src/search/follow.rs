@@ -66,6 +66,8 @@ struct Lag {
     /// Times that the end of the log was reached.
     passes: AtomicU64,
     failures: AtomicU64,
+    /// Of these, since the log was last read and applied.
+    in_a_row: AtomicU64,
 }
 
 /// Where the index stands, for the operator.
@@ -161,6 +163,11 @@ impl Search {
         }
     }
 
+    /// Does the index follow the database? One failure may be chance and is made good a second later.
+    pub fn follows(&self) -> bool {
+        self.0.lag.in_a_row.load(Ordering::Relaxed) < 2
+    }
+
     /// Waits until the index has been level with the log once.
     pub async fn level(&self) {
         let mut look = tokio::time::interval(Duration::from_millis(20));
@@ -230,6 +237,7 @@ async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mps
         }
         poll = match catch_up(&search, &database, &waiting).await {
             Ok(more) => {
+                search.lag.in_a_row.store(0, Ordering::Relaxed);
                 for (_, done) in waiting.drain(..) {
                     // Whoever has stopped waiting needs no answer.
                     let _ = done.send(());
@@ -238,6 +246,7 @@ async fn run(search: std::sync::Weak<Inner>, database: Database, mut handed: mps
             }
             Err(error) => {
                 search.lag.failures.fetch_add(1, Ordering::Relaxed);
+                search.lag.in_a_row.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(error = %error, "the search index could not follow the database; it will try again");
                 // Nobody is kept waiting for what cannot be done now.
                 waiting.clear();

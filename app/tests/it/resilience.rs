@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mainstay::auth::Role;
 use mainstay::store::query;
-use mainstay::testing::{Fault, FaultProxy};
+use mainstay::testing::{Fault, FaultProxy, Side};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -24,6 +24,10 @@ on_postgres! {
     a_database_that_refuses_costs_a_refusal_in_time_and_comes_back
     a_database_that_is_silent_costs_a_refusal_in_time_and_comes_back
     a_database_that_resets_costs_a_refusal_in_time_and_comes_back
+    a_network_that_halves_questions_costs_a_refusal_in_time_and_comes_back
+    a_network_that_halves_answers_costs_a_refusal_in_time_and_comes_back
+    a_network_that_corrupts_questions_holds_nobody_and_heals
+    a_network_that_corrupts_answers_holds_nobody_and_heals
     a_statement_over_its_time_is_ended
     a_client_that_leaves_frees_its_connection
 }
@@ -43,6 +47,53 @@ async fn a_database_that_is_silent_costs_a_refusal_in_time_and_comes_back(ground
 
 async fn a_database_that_resets_costs_a_refusal_in_time_and_comes_back(ground: Arc<Ground>) {
     broken(ground, Fault::Reset).await;
+}
+
+async fn a_network_that_halves_questions_costs_a_refusal_in_time_and_comes_back(ground: Arc<Ground>) {
+    broken(ground, Fault::Halve(Side::Client)).await;
+}
+
+async fn a_network_that_halves_answers_costs_a_refusal_in_time_and_comes_back(ground: Arc<Ground>) {
+    broken(ground, Fault::Halve(Side::Server)).await;
+}
+
+async fn a_network_that_corrupts_questions_holds_nobody_and_heals(ground: Arc<Ground>) {
+    corrupted(ground, Side::Client).await;
+}
+
+async fn a_network_that_corrupts_answers_holds_nobody_and_heals(ground: Arc<Ground>) {
+    corrupted(ground, Side::Server).await;
+}
+
+/// What comes of a question or an answer with a byte changed, nobody can say beforehand, and only TLS can tell (a number may be another one): but somebody says
+/// something in time, and afterwards all is as before.
+async fn corrupted(ground: Arc<Ground>, side: Side) {
+    let proxy = FaultProxy::start(server_address()).await.unwrap();
+    let service = through(&ground, &proxy, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let editor = service.account(Role::Editor).await.client;
+    let path = editor.post("/api/products", &json!({"name": "Fragile"})).await.expect(201).header("location").unwrap().to_owned();
+
+    proxy.set(Fault::Corrupt(side));
+    for number in 0..30 {
+        service.app.cache.forget_all();
+        let begun = Instant::now();
+        let answer = match number % 3 {
+            0 => service.stranger().get(&path).await,
+            1 => service.stranger().get("/api/products?limit=1").await,
+            _ => editor.patch(&path, &json!({"name": format!("Changed {number}")})).await,
+        };
+        let took = begun.elapsed();
+        assert!(took < ACQUIRE + BUSY, "{side:?}: {took:?} for {} {}", answer.status, answer.text());
+        service.stranger().get("/health/live").await.expect(200);
+    }
+
+    proxy.set(Fault::Ok);
+    let client = service.stranger();
+    within(RECOVERY, "reads come back", || async { client.get(&path).await.status == 200 }).await;
+    within(RECOVERY, "writes come back", || async { editor.patch(&path, &json!({"name": "Mended"})).await.status == 200 }).await;
+    within(RECOVERY, "all is well", || async { client.get("/health").await.json()["status"] == "ok" }).await;
+    within(RECOVERY, "no connection stays in use", || async { service.app.database.stats().in_use == 0 }).await;
+    assert_eq!(client.get(&path).await.expect(200).data()["name"], "Mended");
 }
 
 async fn through(ground: &Ground, proxy: &FaultProxy, pairs: &[(&str, &str)]) -> Service {

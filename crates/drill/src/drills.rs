@@ -53,6 +53,7 @@ pub(crate) async fn on_our_own(name: Name, plan: &Plan) -> Result<Outcome, Strin
             })
             .await
         }
+        Name::Soak => Ok(Outcome::skipped("it is a command of its own: mainstay soak")),
         Name::Bruteforce => on_any(plan, async |program, url| bruteforce::run(plan, program, url).await).await,
         Name::Orphans => {
             on_any(plan, async |program, url| {

@@ -13,6 +13,7 @@ mod outcome;
 mod page;
 mod proxy;
 mod record;
+mod soak;
 mod sql;
 mod target;
 mod watch;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use outcome::{Figure, Line, Outcome, Plot};
 pub use page::page;
+pub use soak::{Soak, soak};
 pub use target::Running;
 
 /// A drill.
@@ -41,10 +43,11 @@ pub enum Name {
     Sessions,
     Slowloris,
     RedisLoss,
+    Soak,
 }
 
 impl Name {
-    /// All of them.
+    /// All that `mainstay drill` does. A soak is a command of its own: it takes an hour.
     pub const ALL: [Self; 12] = [
         Self::Surge,
         Self::Payload,
@@ -127,6 +130,11 @@ impl Name {
             Self::RedisLoss => {
                 ("redis-loss", "a Redis that is stopped, slow, and back", "nothing fails, limits hold in parts, and all is back by itself")
             }
+            Self::Soak => (
+                "soak",
+                "mixed traffic, with faults of database and Redis and instances that are started anew",
+                "memory, descriptors and threads are flat, nothing goes wrong that no fault explains, and what was acknowledged is there, once",
+            ),
         }
     }
 }

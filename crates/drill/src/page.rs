@@ -66,7 +66,7 @@ fn services(done: &[Done]) -> Vec<&str> {
 }
 
 fn names(done: &[Done]) -> Vec<Name> {
-    Name::ALL.into_iter().filter(|name| done.iter().any(|done| done.name == *name)).collect()
+    Name::ALL.into_iter().chain([Name::Soak]).filter(|name| done.iter().any(|done| done.name == *name)).collect()
 }
 
 fn of<'a>(done: &'a [Done], name: Name, service: &str) -> Option<&'a Outcome> {

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+/// Connections that wait to be carried.
+const BACKLOG: u32 = 1024;
 
 /// What holds for all connections, old and new, until another is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +33,33 @@ pub(crate) enum Fault {
 pub(crate) struct Proxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
-    asked: Arc<AtomicU64>,
+    counts: Counts,
     listening: AbortHandle,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    /// How often a client has sent something.
+    asked: Arc<AtomicU64>,
+    /// Connections that are carried.
+    open: Arc<AtomicU64>,
+}
+
+/// A connection that is carried.
+struct Carried(Arc<AtomicU64>);
+
+impl Carried {
+    fn new(open: &Arc<AtomicU64>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open.clone())
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Proxy {
@@ -51,12 +79,13 @@ impl Proxy {
     }
 
     async fn start(upstream: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
+        let place = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = place.local_addr()?;
+        let listener = bound(address)?.listen(BACKLOG)?;
         let (fault, faults) = watch::channel(Fault::None);
-        let asked = Arc::<AtomicU64>::default();
-        let listening = tokio::spawn(listen(listener, address, upstream, faults, asked.clone())).abort_handle();
-        Ok(Self { address, fault, asked, listening })
+        let counts = Counts::default();
+        let listening = tokio::spawn(listen((place, listener), address, upstream, faults, counts.clone())).abort_handle();
+        Ok(Self { address, fault, counts, listening })
     }
 
     /// From now on it is like this.
@@ -66,7 +95,12 @@ impl Proxy {
 
     /// How often somebody has sent something so far: a question to a database is sent at once, so this counts its round trips.
     pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+        self.counts.asked.load(Ordering::Relaxed)
+    }
+
+    /// Connections that it carries now.
+    pub(crate) fn open(&self) -> u64 {
+        self.counts.open.load(Ordering::Relaxed)
     }
 }
 
@@ -76,7 +110,21 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, address: SocketAddr, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, asked: Arc<AtomicU64>) {
+/// A socket that has this address and does not listen: nobody else gets the port, and whoever connects is refused.
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+async fn listen(
+    (_place, listener): (TcpSocket, TcpListener),
+    address: SocketAddr,
+    upstream: SocketAddr,
+    mut faults: watch::Receiver<Fault>,
+    counts: Counts,
+) {
     let mut listener = Some(listener);
     loop {
         let refuses = *faults.borrow_and_update() == Fault::Refuse;
@@ -87,15 +135,15 @@ async fn listen(listener: TcpListener, address: SocketAddr, upstream: SocketAddr
                     return;
                 }
             }
-            // The port was ours a moment ago; connections that close may hold it for as long again.
-            None => match TcpListener::bind(address).await {
+            // Connections that close may hold it for a moment.
+            None => match bound(address).and_then(|socket| socket.listen(BACKLOG)) {
                 Ok(bound) => listener = Some(bound),
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             },
             Some(listening) => tokio::select! {
                 accepted = listening.accept() => {
                     if let Ok((client, _)) = accepted {
-                        tokio::spawn(carry(client, upstream, faults.clone(), asked.clone()));
+                        tokio::spawn(carry(client, upstream, faults.clone(), counts.clone()));
                     }
                 }
                 changed = faults.changed() => if changed.is_err() { return },
@@ -105,7 +153,8 @@ async fn listen(listener: TcpListener, address: SocketAddr, upstream: SocketAddr
 }
 
 /// Carries a connection until either side ends it, or a fault, or the proxy is gone.
-async fn carry(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, asked: Arc<AtomicU64>) {
+async fn carry(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::Receiver<Fault>, counts: Counts) {
+    let _carried = Carried::new(&counts.open);
     let mut waiting = faults.clone();
     let connected = tokio::select! {
         connected = async { passable(&mut waiting).await; TcpStream::connect(upstream).await } => connected,
@@ -117,7 +166,7 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, mut faults: watch::R
     let answered = AtomicU64::new(0);
     let ((client_reads, client_writes), (server_reads, server_writes)) = (client.split(), server.split());
     tokio::select! {
-        () = copy(client_reads, server_writes, faults.clone(), &asked) => {}
+        () = copy(client_reads, server_writes, faults.clone(), &counts.asked) => {}
         () = copy(server_reads, client_writes, faults.clone(), &answered) => {}
         _ = faults.wait_for(|fault| *fault == Fault::Refuse) => {}
     }

@@ -31,7 +31,7 @@ impl Watch {
     /// # Panics
     /// Outside of a Tokio runtime.
     pub(crate) fn descriptors(pid: u32, begun: Instant) -> Self {
-        Self::of(begun, COUNT, move || descriptors(pid))
+        Self::of(begun, COUNT, move || Some(count(look(pid)?.descriptors)))
     }
 
     fn of(begun: Instant, every: Duration, look: impl Fn() -> Option<f64> + Send + 'static) -> Self {
@@ -76,16 +76,38 @@ pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis((ticks()? + ticks()?) * 10))
 }
 
-/// Its open descriptors now.
-fn descriptors(pid: u32) -> Option<f64> {
-    let count = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
-    Some(f64::from(u32::try_from(count).unwrap_or(u32::MAX)))
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// Resident memory in MiB.
+    pub(crate) mib: f64,
+    /// Open descriptors.
+    pub(crate) descriptors: u64,
+    /// Threads.
+    pub(crate) threads: u64,
+}
+
+/// What it holds now; nothing if it has ended.
+pub(crate) fn look(pid: u32) -> Option<Look> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+    Some(Look { mib: mib(&status)?, descriptors, threads: field(&status, "Threads:")?.parse().ok()? })
+}
+
+fn count(number: u64) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 /// Resident memory now (`VmRSS` of proc(5)).
 fn memory_mib(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    mib(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn mib(status: &str) -> Option<f64> {
+    let kib: f64 = field(status, "VmRSS:")?.strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib / 1024.0)
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

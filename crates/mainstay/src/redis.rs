@@ -1,6 +1,7 @@
 //! What instances share without a database: a Redis, a Valkey or a Redis Cluster, and the life without it.
 //!
-//! Nobody waits for it longer than the time that it was given ([`Redis::open`]): a request whose answer does not come goes on without. When the connection
+//! Nobody waits for it longer than the time that it was given ([`Redis::open`]), and no request longer than it has time itself: one whose answer does not come
+//! goes on without. When the connection
 //! breaks, when the server refuses, or after three answers in a row that were late, nobody asks anymore, and a keeper in the background
 //! connects anew. It believes a server that answers three times in time, so one that is merely slow does not come back for one good moment.
 
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::context;
 use cluster::Cluster;
-use node::{Node, Question, Shared, Unanswered, keep};
+use node::{Node, Patience, Question, Shared, Unanswered, keep};
 
 pub use address::{Address, TlsFiles, Unusable};
 pub use script::Script;
@@ -138,7 +139,8 @@ impl Redis {
         metrics::counter!("mainstay_redis_fallbacks_total").absolute(fallbacks);
     }
 
-    /// Runs a script on the server. All its keys lie on one node ([`Redis::is_cluster`]). Of one request only the first late answer is waited for.
+    /// Runs a script on the server. All its keys lie on one node ([`Redis::is_cluster`]). Of one request only the first late answer is waited for, and none
+    /// beyond its deadline ([`crate::context::Context::deadline`]).
     ///
     /// # Errors
     /// [`Away`].
@@ -146,11 +148,13 @@ impl Redis {
         let Inner { shared, server } = &*self.0;
         let request = context::current();
         let question = Question { script, keys, arguments };
-        let until = Instant::now() + shared.wait;
-        let answer = match server {
+        let deadline = request.as_ref().and_then(|request| request.deadline()).map(Instant::from_std);
+        let patience = Patience::new(Instant::now(), shared.wait, deadline);
+        let answer = match (server, patience) {
             _ if request.as_ref().is_some_and(|request| request.redis_was_late()) => Err(Unanswered::Spared),
-            Server::Single(node) => node.ask(&question, until, false).await,
-            Server::Cluster(cluster) => cluster.ask(&question, until).await,
+            (_, None) => Err(Unanswered::Spared),
+            (Server::Single(node), Some(patience)) => node.ask(&question, patience, false).await,
+            (Server::Cluster(cluster), Some(patience)) => cluster.ask(&question, patience).await,
         };
         answer.map_err(|why| {
             shared.fallbacks.fetch_add(1, Ordering::Relaxed);

@@ -3,6 +3,8 @@
 //! `TEST_REDIS_URL` and `TEST_REDIS_CLUSTER_URL` name them (`scripts/test` starts both).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "redis/deadline.rs"]
+mod deadline;
 #[path = "redis/failover.rs"]
 mod failover;
 #[path = "redis/servers.rs"]

@@ -10,11 +10,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, ToRedisArgs, Value};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::address::Place;
 use super::line::Line;
-use super::node::{CONNECT_TIMEOUT, Node, Question, Shared, Unanswered, keep};
+use super::node::{CONNECT_TIMEOUT, Node, Patience, Question, Shared, Unanswered, keep};
 
 const SLOTS: u16 = 16_384;
 /// Between two looks at the map: while all is well, and while something is not. A node that took over is found in the time of the second.
@@ -102,11 +102,11 @@ impl Cluster {
     }
 
     /// Asks the node that counts these keys, and once more where it sends us.
-    pub(super) async fn ask<T: FromRedisValue, A: ToRedisArgs>(&self, question: &Question<'_, A>, until: Instant) -> Result<T, Unanswered> {
+    pub(super) async fn ask<T: FromRedisValue, A: ToRedisArgs>(&self, question: &Question<'_, A>, patience: Patience) -> Result<T, Unanswered> {
         let map = self.map();
         let slot = slot(question.keys.first().copied().unwrap_or_default());
         let node = map.of(slot).ok_or(Unanswered::Spared)?;
-        let (place, sent_here) = match node.ask(question, until, false).await {
+        let (place, sent_here) = match node.ask(question, patience, false).await {
             Err(Unanswered::Moved(place)) => {
                 self.shared.stale.notify_one();
                 (place, false)
@@ -119,7 +119,7 @@ impl Cluster {
             self.shared.stale.notify_one();
             return Err(Unanswered::Failed);
         };
-        node.ask(question, until, sent_here).await
+        node.ask(question, patience, sent_here).await
     }
 
     /// Learns who counts what. Gives the nodes that are new.

@@ -64,6 +64,26 @@ pub(super) struct Question<'a, A> {
     pub(super) arguments: &'a [A],
 }
 
+/// How long an answer is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    pub(super) until: Instant,
+    /// Less than a server is given: the request has no more time. That it does not answer by then says nothing about it.
+    pub(super) cut: bool,
+}
+
+impl Patience {
+    /// What a server is given from now on, and no more than is left until the deadline of the request; nothing if that has passed.
+    pub(super) fn new(now: Instant, wait: Duration, deadline: Option<Instant>) -> Option<Self> {
+        let until = now + wait;
+        match deadline {
+            Some(deadline) if deadline <= now => None,
+            Some(deadline) if deadline < until => Some(Self { until: deadline, cut: true }),
+            _ => Some(Self { until, cut: false }),
+        }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Unanswered {
@@ -134,11 +154,11 @@ impl Node {
         self.link.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks, until then. `sent_here` by another node that says that this one counts the key before the whole cluster knows.
+    /// Asks, for as long. `sent_here` by another node that says that this one counts the key before the whole cluster knows.
     pub(super) async fn ask<T: FromRedisValue, A: ToRedisArgs>(
         &self,
         question: &Question<'_, A>,
-        until: Instant,
+        patience: Patience,
         sent_here: bool,
     ) -> Result<T, Unanswered> {
         let mut link = self.link().ok_or(Unanswered::Spared)?;
@@ -153,10 +173,12 @@ impl Node {
                 answer => answer,
             }
         };
-        let answer = timeout_at(until, asking).await;
+        let answer = timeout_at(patience.until, asking).await;
         metrics::histogram!("mainstay_redis_question_seconds").record(begun.elapsed().as_secs_f64());
         let Ok(answer) = answer else {
-            self.note_late(link.number);
+            if !patience.cut {
+                self.note_late(link.number);
+            }
             return Err(Unanswered::Late);
         };
         // An answer of another form is one to another question, or was changed on its way.
@@ -316,6 +338,21 @@ pub(super) async fn keep(node: Weak<Node>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_waits_no_longer_than_it_has_time_and_only_a_whole_wait_says_something_about_the_server() {
+        let (now, wait) = (Instant::now(), Duration::from_millis(100));
+        let patience = |deadline: Option<i64>| {
+            let deadline = deadline
+                .map(|ms| if ms < 0 { now - Duration::from_millis(ms.unsigned_abs()) } else { now + Duration::from_millis(ms.unsigned_abs()) });
+            Patience::new(now, wait, deadline).map(|patience| ((patience.until - now).as_millis(), patience.cut))
+        };
+        assert_eq!(patience(None), Some((100, false)));
+        assert_eq!(patience(Some(30_000)), Some((100, false)));
+        assert_eq!(patience(Some(100)), Some((100, false)));
+        assert_eq!(patience(Some(99)), Some((99, true)));
+        assert_eq!([patience(Some(0)), patience(Some(-5))], [None, None]);
+    }
 
     #[test]
     fn pauses_grow_until_a_connection_lasted() {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -25,6 +25,9 @@ const BACKLOG: u32 = 4096;
 /// The first and the longest pause after an accept that failed for want of something. 5 ms lets a connection end; more than a
 /// second would be an outage of its own.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// Accepts that fail for want of something are told this often: in a rush there are two hundred a second, each with a connection that gives way.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// How a [`serve`] ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,7 +153,7 @@ pub async fn serve_with<S: Stack>(
     let registry = Arc::new(Registry::default());
     // Accepted sockets inherit it (Linux, BSD): one system call instead of one per connection. A listener that refuses it still serves.
     let _ = socket2::SockRef::from(&listener).set_tcp_nodelay(true);
-    let mut pause = PAUSE.0;
+    let mut shortage = Shortage::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -164,20 +167,19 @@ pub async fn serve_with<S: Stack>(
         };
         match accepted {
             Ok((stream, addr)) => {
-                pause = PAUSE.0;
+                shortage.pause = PAUSE.0;
                 admit(stream, addr, &service, &common, &registry, false);
+                registry.relieved(common.limits.connections_max).await;
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 // No descriptors, no memory: an idle connection gives its own back, and the rest waits in the kernel's queue.
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "accept failed");
                 counter!("mainstay_connections_accept_errors_total").increment(1);
                 registry.evict_any();
                 tokio::select! {
                     () = drain.begun() => break,
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(shortage.note(&error, Instant::now())) => {}
                 }
-                pause = (pause * 2).min(PAUSE.1);
             }
         }
     }
@@ -206,6 +208,35 @@ pub async fn serve_with<S: Stack>(
         }
     }
     common.tally.report()
+}
+
+/// Accepts that fail for want of something: no descriptors, no memory.
+struct Shortage {
+    /// Before the next accept.
+    pause: Duration,
+    told: Option<Instant>,
+    /// Since it was told.
+    failed: u64,
+}
+
+impl Default for Shortage {
+    fn default() -> Self {
+        Self { pause: PAUSE.0, told: None, failed: 0 }
+    }
+}
+
+impl Shortage {
+    /// Notes a failure; the pause before the next accept, which is twice the one before unless something was accepted between them.
+    fn note(&mut self, error: &io::Error, now: Instant) -> Duration {
+        self.failed += 1;
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY) {
+            tracing::warn!(%error, times = self.failed, "accept failed");
+            (self.told, self.failed) = (Some(now), 0);
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE.1);
+        pause
+    }
 }
 
 /// Serves a connection on that another process had. One that is gone by now is nobody's loss.
@@ -260,6 +291,17 @@ mod tests {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         assert!(accepted.nodelay().unwrap());
+    }
+
+    #[test]
+    fn the_pauses_of_a_shortage_grow_to_a_second_and_a_rush_of_failures_is_one_line_a_second() {
+        let (error, begun) = (io::Error::from_raw_os_error(24), Instant::now());
+        let mut shortage = Shortage::default();
+        let pauses: Vec<u128> = (0..10).map(|_| shortage.note(&error, begun).as_millis()).collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(shortage.failed, 9, "the first was told");
+        shortage.note(&error, begun + TOLD_EVERY);
+        assert_eq!(shortage.failed, 0, "and the rest a second later");
     }
 
     #[test]

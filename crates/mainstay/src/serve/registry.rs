@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -10,6 +11,12 @@ use super::deadline::Ms;
 use super::drain::Drain;
 use super::limits::Limits;
 use super::shared::Shared;
+
+/// Connections above the cap while those that gave way for them are about to close.
+const LEAVING_MAX: usize = 16;
+
+/// A connection that gives way closes as soon as its task runs; one whose handler blocks is not waited for longer than this.
+const LEAVING: Duration = Duration::from_millis(100);
 
 /// An address as the caps count it: IPv4 whole, IPv6 by its /64, because one customer has at least that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +56,8 @@ impl Refusal {
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
     emptied: Notify,
+    /// One has closed; for the accept loop, which alone waits for it.
+    left: Notify,
 }
 
 #[derive(Default)]
@@ -97,6 +106,18 @@ impl Registry {
     /// Makes one waiting connection give way, whoever it is: there are no descriptors left.
     pub(crate) fn evict_any(&self) {
         let _ = self.lock().evict(None);
+    }
+
+    /// Waits until those that gave way have gone, but for a few: in a rush connections are accepted faster than others close, and the cap is there for the
+    /// descriptors and the memory of both.
+    pub(crate) async fn relieved(&self, connections_max: usize) {
+        let gone = async {
+            while self.open() > connections_max.saturating_add(LEAVING_MAX) {
+                self.left.notified().await;
+            }
+        };
+        // Then the next one may still be refused.
+        let _ = tokio::time::timeout(LEAVING, gone).await;
     }
 
     /// Wakes every connection to look at its deadlines.
@@ -178,6 +199,7 @@ impl Drop for Seat {
         inner.open -= 1;
         let last = inner.open == 0;
         drop(inner);
+        self.registry.left.notify_one();
         if last {
             self.registry.emptied.notify_waiters();
         }
@@ -226,6 +248,28 @@ mod tests {
         }
         let inner = registry.lock();
         assert_eq!((inner.open, inner.counts.len(), inner.slots.len()), (0, 0, 1));
+    }
+
+    #[tokio::test]
+    async fn in_a_rush_no_more_are_accepted_than_leave() {
+        let (registry, limits) = (Arc::<Registry>::default(), limits(1, 100));
+        // Idle ones: each gives way to the next, and none has left yet.
+        let idle = |number: usize| registry.admit(format!("10.0.0.1:{number}").parse().unwrap(), &limits, &Drain::new()).unwrap();
+        let mut seats: Vec<Seat> = (0..1 + LEAVING_MAX).map(idle).collect();
+        registry.relieved(1).await;
+        seats.push(idle(100));
+        let waiting = {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.relieved(1).await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "too many have not left");
+        drop(seats.remove(0));
+        waiting.await.unwrap();
+        seats.push(idle(101));
+        let begun = std::time::Instant::now();
+        registry.relieved(1).await;
+        assert!(begun.elapsed() >= LEAVING, "who is stuck is waited for a moment");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One time budget per request. Past it the answer is 504, and everything that the handler still waits for is dropped with it.
 //!
-//! The deadline is also handed down ([`crate::context::Context::deadline`]): waits for a connection and statements end there too.
+//! The deadline is also handed down ([`crate::context::Context::deadline`]): waits for a connection, statements and questions to Redis end there too.
 
 use std::future::Future;
 use std::ops::ControlFlow;

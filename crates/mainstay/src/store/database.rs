@@ -235,8 +235,9 @@ impl Database {
         }
     }
 
-    /// Sets the metrics `mainstay_db_pool_*` and `mainstay_replica_*`; call it when the metrics are read.
+    /// Sets the metrics `mainstay_db_takes_writes`, `mainstay_db_pool_*` and `mainstay_replica_*`; call it when the metrics are read.
     pub fn record_metrics(&self) {
+        metrics::gauge!("mainstay_db_takes_writes").set(f64::from(u8::from(self.takes_writes())));
         self.0.reader.record_metrics();
         if self.0.dialect == Dialect::Sqlite {
             self.0.writer.record_metrics();
@@ -304,6 +305,13 @@ impl Database {
     #[must_use]
     pub fn limits_hold(&self) -> bool {
         self.0.sight.limits_hold
+    }
+
+    /// Are writes taken, as far as is known? False from the write on that a read-only database or a full disk of SQLite has refused, until one would be taken
+    /// again, which is tried twice a second. (What a PostgreSQL with a full disk still has room for is its own affair.)
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        !self.0.writer.writes().are_refused()
     }
 
     /// Counts how often what answers became another server, or one that takes writes again: whoever has a connection beside the pool opens it anew then.

@@ -53,6 +53,9 @@ pub enum Error {
 /// SQLSTATE of a write in a transaction that may only read: the server was made read-only, or is what a failover left behind.
 const READ_ONLY: &str = "25006";
 
+/// IOERR_WRITE and IOERR_SHMSIZE: over a quota, or a limit on the size of files, SQLite says these where a full disk is FULL.
+const UNWRITTEN: [u32; 2] = [778, 4874];
+
 /// What the database or the network said, without the details that hold data of rows.
 #[derive(Debug, Clone)]
 pub struct Cause {
@@ -93,11 +96,6 @@ impl Error {
     #[must_use]
     pub fn is_unique(&self, name: &str) -> bool {
         self.constraint() == Some((ConstraintKind::Unique, name))
-    }
-
-    /// Did the server refuse a write because it takes none?
-    pub(super) fn is_read_only(&self) -> bool {
-        matches!(self, Error::Unavailable(Cause { code: Some(code), .. }) if code == READ_ONLY)
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Error {
@@ -143,18 +141,21 @@ pub(super) struct Failure {
     pub(super) lost: bool,
     /// SQLite stopped because we asked it to; the caller knows which limit it was.
     pub(super) interrupted: bool,
+    /// The database takes no writes: it is read-only, or the disk of SQLite has no room. A PostgreSQL whose disk is full refuses what it has no room for and
+    /// takes the rest, and only its operator knows when that is over.
+    pub(super) takes_no_writes: bool,
 }
 
 impl Failure {
     /// The connection is of no use any more.
     pub(super) fn lost(error: Error) -> Failure {
-        Failure { error, lost: true, interrupted: false }
+        Failure { error, lost: true, interrupted: false, takes_no_writes: false }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { error, lost: false, interrupted: false }
+        Failure { error, lost: false, interrupted: false, takes_no_writes: false }
     }
 }
 
@@ -204,7 +205,7 @@ fn from_postgres(error: &PgDatabaseError) -> Failure {
         // Serialization failure, deadlock, lock not available.
         "40001" | "40P01" | "55P03" => Error::Conflict(cause).into(),
         // Read-only: the connection is as good for reads as it was. The pool finds out when that is over.
-        READ_ONLY => Error::Unavailable(cause).into(),
+        READ_ONLY => Failure { takes_no_writes: true, ..Error::Unavailable(cause).into() },
         // A plan made before a migration, or dropped behind our back: a new connection makes its own.
         "26000" => lost(cause),
         "0A000" if cause.message.contains("cached plan") => lost(cause),
@@ -226,13 +227,38 @@ fn from_sqlite(code: u32, message: &str) -> Failure {
         // BUSY, LOCKED.
         5 | 6 => Error::Conflict(cause).into(),
         // INTERRUPT.
-        9 => Failure { error: Error::StatementTimeout, lost: false, interrupted: true },
+        9 => Failure { interrupted: true, ..Error::StatementTimeout.into() },
         // IOERR, CORRUPT, CANTOPEN, NOTADB: open the file again before trusting it.
-        10 | 11 | 14 | 26 => lost(cause),
-        // NOMEM, READONLY, FULL.
-        7 | 8 | 13 => Error::Unavailable(cause).into(),
+        10 | 11 | 14 | 26 => Failure { takes_no_writes: UNWRITTEN.contains(&code), ..lost(cause) },
+        // READONLY, FULL.
+        8 | 13 => Failure { takes_no_writes: true, ..Error::Unavailable(cause).into() },
+        // NOMEM.
+        7 => Error::Unavailable(cause).into(),
         // TOOBIG, MISMATCH, RANGE.
         18 | 20 | 25 => Error::Data(cause).into(),
         _ => Error::Other(cause).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_unavailable_and_takes_no_writes_and_other_failures_say_nothing_about_writes() {
+        for (code, takes_no_writes, is_lost) in [
+            (13, true, false),
+            (8, true, false),
+            (1032, true, false),
+            (778, true, true),
+            (4874, true, true),
+            (266, false, true),
+            (11, false, true),
+            (7, false, false),
+        ] {
+            let failure = from_sqlite(code, "said");
+            assert!(matches!(failure.error, Error::Unavailable(_)), "{code}");
+            assert_eq!((failure.takes_no_writes, failure.lost), (takes_no_writes, is_lost), "{code}");
+        }
     }
 }

@@ -146,12 +146,25 @@ impl Link {
         Ok(())
     }
 
-    /// Would a write on this connection be taken? It is for PostgreSQL, where a whole server can be read-only.
+    /// Would a write on this connection be taken? A whole PostgreSQL can be read-only. SQLite has no room where it cannot write a page: a number that is for
+    /// its users, and that we do not use, is written as it is.
+    ///
+    /// # Errors
+    /// What the database says; SQLite says so that it takes none.
     pub(super) async fn takes_writes(&mut self) -> Result<bool, Failure> {
-        let Link::Postgres { connection, .. } = self else { return Ok(true) };
-        // In one message, so that it needs no transaction behind a pooler.
-        let row = sqlx::raw_sql("SELECT current_setting('transaction_read_only')").fetch_one(connection).await?;
-        Ok(row.try_get::<String, _>(0)? == "off")
+        match self {
+            Link::Postgres { connection, .. } => {
+                // In one message, so that it needs no transaction behind a pooler.
+                let row = sqlx::raw_sql("SELECT current_setting('transaction_read_only')").fetch_one(connection).await?;
+                Ok(row.try_get::<String, _>(0)? == "off")
+            }
+            Link::Sqlite { connection, .. } => {
+                let row = sqlx::raw_sql("PRAGMA user_version").fetch_one(&mut *connection).await?;
+                let version: i64 = row.try_get(0)?;
+                sqlx::raw_sql(AssertSqlSafe(format!("PRAGMA user_version = {version}"))).execute(connection).await?;
+                Ok(true)
+            }
+        }
     }
 
     /// Says good-bye. Only for a connection on which nothing runs.

@@ -1,6 +1,6 @@
-//! A database that takes no writes, and when it takes them again: it was made read-only, or is what a failover left behind.
+//! A database that takes no writes, and when it takes them again: it was made read-only, or is what a failover left behind, or SQLite's disk is full.
 //!
-//! A connection says all its life what it said when it was made. So whether the time is over is asked of new connections, in the background, and those from
+//! A connection of PostgreSQL says all its life what it said when it was made. So whether the time is over is asked of new connections, in the background, and those from
 //! before are given up together: else each of them would refuse a write first.
 
 use super::error::Error;

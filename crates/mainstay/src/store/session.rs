@@ -296,7 +296,7 @@ impl Session {
         if self.state == State::Open {
             self.state = State::Failed;
         }
-        if failure.error.is_read_only() && self.replica.is_none() {
+        if failure.takes_no_writes && self.replica.is_none() && self.role == Role::Write {
             self.pool().writes().refuse();
         }
         if failure.lost {

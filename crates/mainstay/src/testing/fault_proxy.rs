@@ -26,10 +26,19 @@ pub enum Fault {
     Blackhole,
     /// Connections, old and new, are reset.
     Reset,
-    /// Of the next piece of data that the server sends, the first half arrives; then the connection is closed in order.
-    Halve,
-    /// In every piece of data that the server sends, one byte is another one. Which, moves on from piece to piece, from the first byte on.
-    Corrupt,
+    /// Of the next piece of data that this side sends, the first half arrives; then the connection is closed in order.
+    Halve(Side),
+    /// In every piece of data that this side sends, one byte is another one. Which, moves on from piece to piece, from the first byte on.
+    Corrupt(Side),
+}
+
+/// Whose words arrive otherwise than they were sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Questions.
+    Client,
+    /// Answers.
+    Server,
 }
 
 /// A TCP proxy on a free port of the loopback interface. Dropping it closes everything.
@@ -144,8 +153,8 @@ async fn carry(mut client: TcpStream, upstream: watch::Receiver<SocketAddr>, mut
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         tokio::select! {
-            () = copy(client_read, server_write, faults.clone(), Whose::Clients) => return,
-            () = copy(server_read, client_write, faults.clone(), Whose::Servers) => return,
+            () = copy(client_read, server_write, faults.clone(), Side::Client) => return,
+            () = copy(server_read, client_write, faults.clone(), Side::Server) => return,
             fault = broken(&mut faults) => fault,
         }
     };
@@ -177,14 +186,7 @@ async fn passable(faults: &mut watch::Receiver<Fault>) -> Duration {
     }
 }
 
-/// Whose words are carried.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Whose {
-    Clients,
-    Servers,
-}
-
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>, whose: Whose) {
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Receiver<Fault>, side: Side) {
     let mut buffer = vec![0; 16 * 1024];
     let mut corrupted = 0;
     loop {
@@ -197,13 +199,13 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::
         // `read` filled exactly this much.
         let piece = &mut buffer[..length];
         let fault = *faults.borrow();
-        match (whose, fault) {
-            (Whose::Servers, Fault::Halve) => {
+        match fault {
+            Fault::Halve(of) if of == side => {
                 // Whoever reads it or not: the connection ends.
                 let _ = to.write_all(&piece[..length / 2]).await;
                 return;
             }
-            (Whose::Servers, Fault::Corrupt) => {
+            Fault::Corrupt(of) if of == side => {
                 piece[corrupted % length] ^= 0x80;
                 corrupted += 1;
             }

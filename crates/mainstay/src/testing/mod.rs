@@ -8,7 +8,7 @@ mod server;
 mod timing;
 
 pub use client::{Answer, Client, request};
-pub use fault_proxy::{Fault, FaultProxy};
+pub use fault_proxy::{Fault, FaultProxy, Side};
 pub use postgres::PostgresServer;
 pub use server::{StackSettings, TestServer, routes};
 pub use timing::{Comparison, Pairs, Verdict};

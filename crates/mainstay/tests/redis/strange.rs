@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mainstay::auth::{Throttle, ThrottleLimits};
 use mainstay::redis::Redis;
 use mainstay::stack::rate_limit::{Quota, Together};
-use mainstay::testing::{Fault, FaultProxy};
+use mainstay::testing::{Fault, FaultProxy, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
@@ -112,7 +112,7 @@ async fn a_network_that_halves_or_corrupts_is_a_lost_connection_and_heals() {
     let server = Server::start(&[]).await;
     let proxy = FaultProxy::start(server.address()).await.unwrap();
     let redis = Redis::open(address(&format!("redis://{}", proxy.address())), "test", WAIT).await;
-    for fault in [Fault::Halve, Fault::Corrupt] {
+    for fault in [Fault::Halve(Side::Server), Fault::Corrupt(Side::Server), Fault::Halve(Side::Client), Fault::Corrupt(Side::Client)] {
         until("it is asked", PATIENCE, || redis.answers()).await;
         let outages = redis.counts().outages;
         proxy.set(fault);
