@@ -83,7 +83,7 @@ impl Overload {
         Self { places: Arc::new(Places::new(concurrency_max, concurrency_max)), auth: None }
     }
 
-    /// As few as this many at once when it has to be: between both the limit is learnt. 8 is a good floor: two for each core of the smallest machine that is worth
+    /// As few as this many at once when it has to be: between both the limit is learnt. 4 is a good floor: a few for the smallest machine that is worth
     /// it, enough to keep a database busy over a round trip, and so few do a database no harm that has just come back. To be said before the first request.
     #[must_use]
     pub fn floor(self, concurrency_min: usize) -> Self {

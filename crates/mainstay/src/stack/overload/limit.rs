@@ -75,6 +75,8 @@ pub(super) struct Limit {
     fresh_from: Micros,
     /// The mean time of requests when it was last as usual, of all kinds together.
     usual: Micros,
+    /// The window before was one of congestion.
+    suspected: bool,
     at_floor: u32,
     probe_at: Micros,
     probe_pause: Micros,
@@ -118,6 +120,7 @@ impl Limit {
             mode: Mode::Steady,
             fresh_from: 0,
             usual: 0,
+            suspected: false,
             at_floor: 0,
             probe_at: 0,
             probe_pause: PROBE_SOON_US,
@@ -236,8 +239,13 @@ impl Limit {
         // As few as the floor would let in do not stand in each other's way, whatever they show.
         let few = seen.together <= self.floor && self.current > self.floor;
         if seen.distance - seen.error > TOLERANCE && !few {
-            return self.fall(seen, now);
+            // One such window is a pause of the machine, after which all that was in flight comes back late. Two are congestion.
+            if std::mem::replace(&mut self.suspected, true) {
+                return self.fall(seen, now);
+            }
+            return self.turn(now);
         }
+        self.suspected = false;
         self.at_floor = 0;
         if !self.window.wanted {
             if used <= self.current * CALM && seen.distance <= TOLERANCE * DOUBT {

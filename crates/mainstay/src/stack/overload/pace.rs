@@ -14,6 +14,8 @@ const PER_CORE_A_SECOND: usize = 1_000;
 const BURST_US: Micros = 1_000_000;
 /// Nothing is kept back longer: the least that `Retry-After` can say is as long, so whoever heeds it would not have been here again.
 const HOLD_MAX_US: Micros = 1_000_000;
+/// Those whose turn comes within so long of each other are told together: to wake a core that is at work for each of them costs more than the refusals.
+const TOGETHER_US: Micros = 10_000;
 /// So many are kept back at a time, a few KiB each; one more is told at once. Fewer than half of the connections, which those with a place need as well.
 const HELD_MAX: usize = 4_096;
 
@@ -45,13 +47,13 @@ impl Pace {
     /// A request is refused: how long that is kept back.
     pub(super) fn refuse(&mut self, now: Micros) -> Micros {
         let turn = self.next.max(now);
-        let hold = (turn - now).saturating_sub(BURST_US).min(HOLD_MAX_US);
+        let hold = (turn - now).saturating_sub(BURST_US).min(HOLD_MAX_US - TOGETHER_US);
         self.next = (turn + self.interval).min(now + BURST_US + HOLD_MAX_US);
         if hold == 0 || self.held >= HELD_MAX {
             return 0;
         }
         self.held += 1;
-        hold
+        (now + hold).next_multiple_of(TOGETHER_US) - now
     }
 
     /// One that was kept back is told now.
