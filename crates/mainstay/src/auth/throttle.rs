@@ -11,7 +11,7 @@
 //!   minutes), so that one address cannot use up what the strangers of an account have, and of the address over all accounts (fifty free, up to a minute).
 //!
 //! - **From anywhere else, all together**, where that is bounded ([`ThrottleLimits::strangers`]): wrong tries within an allowance, whose last tokens are for who was told to come back and
-//!   did. It is what an attack costs that makes one guess at each account, from each address ([`allowance`]).
+//!   did. It is what an attack costs that makes one guess at each account, from each address ([`Allowance`]).
 //!
 //! A pace counts what was admitted within the last hour, so all of this has hard caps ([`Pace::most_within`]): 29 guesses an hour by strangers against an account, 74 by each
 //! address where it is known, of which there are at most eight; 114 by an address against accounts where it is a stranger. A property test holds them over any interleaving.
