@@ -14,7 +14,7 @@ use super::{NOISE, latencies, memory, rates, watch};
 use crate::Plan;
 use crate::client::{self, Connection, request};
 use crate::load::Load;
-use crate::outcome::{Outcome, time};
+use crate::outcome::{Outcome, Plot, time};
 use crate::record::Stretch;
 use crate::sql;
 use crate::target::{Program, Running, Service};
@@ -214,7 +214,8 @@ pub(super) async fn run(plan: &Plan, running: &Running) -> Result<Outcome, Strin
     );
     let harm = (hours.normal, hours.surge);
     memory(&mut outcome, watch.as_ref(), harm, MEMORY_MIB);
-    outcome.plots.insert(0, rates("requests a second", &record, harm));
+    // For each that is served, nineteen are not.
+    outcome.plots.insert(0, Plot { logarithmic: true, ..rates("requests a second", &record, harm) });
     outcome.plots.insert(1, latencies("latency of what was served, ms", &[("", &record)], harm));
     outcome.plots.iter_mut().for_each(|plot| plot.harm.push((hours.after.as_secs_f64(), hours.impatient.as_secs_f64())));
     Ok(outcome)

@@ -108,7 +108,8 @@ impl Directory {
         Ok((listed.collect(), found.problems))
     }
 
-    /// Makes a key that signs after `lead`, so that everybody who verifies has it by then, and tidies the folder.
+    /// Makes a key that signs after `lead`, so that everybody who verifies has it by then, and tidies the folder. Keys begin in the order in which they were made:
+    /// where another one has not begun yet, the new one begins after it, so that whoever steps in for a key that was ended is not the one nobody has read.
     ///
     /// # Errors
     /// When the folder cannot be read or written, or is full.
@@ -116,11 +117,14 @@ impl Directory {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(|error| self.failed(&error))?;
         let Found { keys, problems } = self.look()?;
         let files = keys.len() + problems.len();
+        let waiting = keys.iter().filter(|key| key.times.signs_until.is_none() && key.times.signs_from > now);
+        let last = waiting.map(|key| key.times.signs_from).max();
         let removed = self.tidy(&Keyring::new(keys), expiry, now, random)?;
         if files >= KEYS_MAX + removed.len() {
             return Err(told(format!("{} holds {KEYS_MAX} keys already: take away some that are retired", self.path.display())));
         }
-        let signs_from = whole(now).checked_add(lead).map_err(|_| told("The key would begin after the end of time"))?;
+        let after = |from: Timestamp, wait: Duration| from.checked_add(wait).map_err(|_| told("The key would begin after the end of time"));
+        let signs_from = after(whole(now), lead)?.max(last.map_or(Ok(now), |last| after(last, Duration::from_secs(1)))?);
         let (kid, text) = made(algorithm, signs_from, random).ok_or_else(|| told("The system has no randomness to give"))?;
         self.write(&kid, &text, random).map_err(|error| self.failed(&error))?;
         Ok(Created { kid, signs_from, removed })

@@ -259,6 +259,17 @@ async fn play(steps: Vec<Step>, skews: [i64; 2]) {
     }
 }
 
+#[tokio::test]
+async fn keys_begin_in_the_order_in_which_they_were_made() {
+    // The first is ended while the second waits; a third that began before the second would step in with nobody but its maker knowing it.
+    let steps = [Step::Create(357), Step::Retire(0), Step::Wait(100), Step::Flood, Step::Create(30), Step::Restart(1), Step::Issue(1)];
+    for retired in 0..2 {
+        let mut steps = steps.to_vec();
+        steps[1] = Step::Retire(retired);
+        play(steps, [0, 0]).await;
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
