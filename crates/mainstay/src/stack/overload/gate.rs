@@ -1,8 +1,9 @@
 //! The places and who waits for one: one state behind one lock, which is held for less than a tenth of a microsecond.
 //!
 //! Nobody waits while there is a place. Who waits does so shortly: a queue is there for a burst, not for a surplus (K. Nichols, V. Jacobson, "Controlling
-//! Queue Delay", ACM Queue 10(5), 2012; B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015). While the queue was empty a moment ago, it is worked off in the
-//! order of arrival, with 100 ms for each; when it has not been empty for 100 ms, the newest is first, with 20 ms for each: those who came first have
+//! Queue Delay", ACM Queue 10(5), 2012; B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015). As long as all who come find room in it, it is worked off in the
+//! order of arrival, with half a second for each: sixty clients who share four connections wait for each other, and that is no overload. When somebody found
+//! none, and it has not been empty for 100 ms, it is a crowd for a second: the newest is first, with 20 ms for each. Those who came first have
 //! waited in vain anyway, and somebody is answered fast.
 //!
 //! Pure but for the wakers: the time is an argument, and those to be woken are handed out, to be woken when the lock is gone.
@@ -18,12 +19,14 @@ use super::pace::{Pace, Refusal};
 use super::rank::{Patience, RANKS, Rank};
 use super::retry::Pressure;
 
-/// The longest wait of who came in a burst. No person notices it, and most bursts are over by then.
-pub(super) const WAIT_BURST_US: Micros = 100_000;
-/// The longest wait while the queue does not become empty: what is left of it when it does is this short.
+/// The longest wait while there is room for all. Whoever waits longer would rather be told.
+pub(super) const WAIT_BURST_US: Micros = 500_000;
+/// The longest wait in a crowd: what is left of the queue when it is over is this short.
 const WAIT_CROWDED_US: Micros = 20_000;
-/// A queue that lasts longer than one wait is no burst.
+/// A queue that is younger is a burst, however many are in it.
 const CROWDED_AFTER_US: Micros = 100_000;
+/// Then it is tried whether there is room for all again: a surge shows that there is none within some milliseconds.
+const CROWDED_FOR_US: Micros = 1_000_000;
 
 /// Those who wait in a burst: twice those who are served, and what a page of a browser opens at once.
 const QUEUE_FACTOR: usize = 2;
@@ -92,6 +95,7 @@ pub(super) struct Gate {
     granted: Vec<(u64, Held)>,
     next_number: u64,
     queued_since: Option<Micros>,
+    crowded_until: Micros,
     patience: Patience,
     pressure: Pressure,
     pace: Pace,
@@ -123,6 +127,7 @@ impl Gate {
             granted: Vec::new(),
             next_number: 0,
             queued_since: None,
+            crowded_until: 0,
             patience: Patience::default(),
             pressure: Pressure::default(),
             pace: Pace::new(cores),
@@ -165,6 +170,9 @@ impl Gate {
         let most = if self.crowded(now) { (places / 2).max(QUEUE_CROWDED_MIN) } else { (QUEUE_FACTOR * places).max(QUEUE_MIN) };
         if self.waiting() < most.min(self.ceiling) {
             return true;
+        }
+        if now >= self.crowded_until {
+            self.crowded_until = now + CROWDED_FOR_US;
         }
         let after = self.lines.iter_mut().skip(rank.index() + 1).rev().find_map(VecDeque::pop_front);
         after.map(|waiter| wakers.push(waiter.waker)).is_some()
@@ -272,9 +280,9 @@ impl Gate {
         self.lines.iter().map(VecDeque::len).sum()
     }
 
-    /// Has somebody been waiting all the time for so long that it is no burst?
+    /// Was there no room for all, and has somebody been waiting all the time for so long that it is no burst?
     fn crowded(&self, now: Micros) -> bool {
-        self.queued_since.is_some_and(|since| now.saturating_sub(since) >= CROWDED_AFTER_US)
+        now < self.crowded_until && self.queued_since.is_some_and(|since| now.saturating_sub(since) >= CROWDED_AFTER_US)
     }
 
     /// The first class of which one waits and may have a place.

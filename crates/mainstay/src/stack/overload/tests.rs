@@ -261,17 +261,19 @@ fn a_burst_is_served_in_its_order_and_the_first_class_before_all_others() {
 #[test]
 fn in_a_crowd_the_newest_is_first_and_the_oldest_is_sent_away_soon() {
     let (mut gate, mut held) = full();
-    waits(&mut gate, Rank::FIRST, 0);
-    for now in (1..=10).map(|step| step * 10_000) {
-        waits(&mut gate, Rank::FIRST, now);
-    }
-    let old = waits(&mut gate, Rank::FIRST, 101_000);
-    let (newer, newest) = (waits(&mut gate, Rank::FIRST, 119_000), waits(&mut gate, Rank::FIRST, 120_000));
+    let patient = waits(&mut gate, Rank::FIRST, 0);
+    assert!(matches!(gate.ask(patient, Waker::noop(), 499_000, &mut Wakers::new()), Look::Waits), "there is room for all");
+    (1..10).for_each(|_| drop(waits(&mut gate, Rank::FIRST, 490_000)));
+    let arrival = gate.arrive(0, Rank::FIRST, Waker::noop(), 491_000, &mut Wakers::new());
+    assert!(matches!(arrival, Arrival::Refused(_)), "there is not, any more: {arrival:?}");
+    gate.arrive(0, Rank::FIRST, Waker::noop(), 512_000, &mut Wakers::new());
+    let old = waits(&mut gate, Rank::FIRST, 601_000);
+    let (newer, newest) = (waits(&mut gate, Rank::FIRST, 619_000), waits(&mut gate, Rank::FIRST, 620_000));
     let mut wakers = Wakers::new();
-    gate.leave(&held.pop().unwrap(), true, 121_000, &mut wakers);
-    assert!(is_in(&mut gate, newest, 121_000));
-    assert!(matches!(gate.ask(old, Waker::noop(), 121_000, &mut wakers), Look::Refused(_)));
-    assert!(matches!(gate.ask(newer, Waker::noop(), 121_000, &mut wakers), Look::Waits));
+    gate.leave(&held.pop().unwrap(), true, 621_000, &mut wakers);
+    assert!(is_in(&mut gate, newest, 621_000));
+    assert!(matches!(gate.ask(old, Waker::noop(), 621_000, &mut wakers), Look::Refused(_)));
+    assert!(matches!(gate.ask(newer, Waker::noop(), 621_000, &mut wakers), Look::Waits));
 }
 
 #[test]
