@@ -263,7 +263,9 @@ fn in_a_crowd_the_newest_is_first_and_the_oldest_is_sent_away_soon() {
     let (mut gate, mut held) = full();
     let patient = waits(&mut gate, Rank::FIRST, 0);
     assert!(matches!(gate.ask(patient, Waker::noop(), 499_000, &mut Wakers::new()), Look::Waits), "there is room for all");
-    (1..10).for_each(|_| drop(waits(&mut gate, Rank::FIRST, 490_000)));
+    for _ in 1..10 {
+        waits(&mut gate, Rank::FIRST, 490_000);
+    }
     let arrival = gate.arrive(0, Rank::FIRST, Waker::noop(), 491_000, &mut Wakers::new());
     assert!(matches!(arrival, Arrival::Refused(_)), "there is not, any more: {arrival:?}");
     gate.arrive(0, Rank::FIRST, Waker::noop(), 512_000, &mut Wakers::new());
