@@ -36,8 +36,6 @@ const BUSY: u32 = 16;
 const RESTING: u32 = 16;
 const REST: Duration = Duration::from_millis(20);
 const REST_LONGEST: Duration = Duration::from_millis(1_700);
-/// More than all clients ask at once.
-const CONCURRENCY: &str = "256";
 /// Connections of HTTP/2, and the requests at once on each.
 const CONNECTIONS: u32 = 4;
 const STREAMS: u32 = 8;
@@ -63,9 +61,6 @@ pub(super) async fn run(plan: &Plan, program: &Program, database: &str) -> Resul
         ("DATABASE_URL", database),
         ("MAINSTAY_CONFIG", &configuration),
         ("LOG_LEVEL", "info,mainstay::access=off"),
-        // Clients and service share the cores, and what a learnt limit refuses of such a crowd is the matter of `surge`: here a refusal is a failure.
-        ("CONCURRENCY_MIN", CONCURRENCY),
-        ("CONCURRENCY_MAX", CONCURRENCY),
         // Longer than it all takes.
         ("JWT_EXPIRY", "12h"),
     ];
