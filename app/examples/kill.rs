@@ -9,8 +9,6 @@
 //! (`app/tests/it/drills.rs`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool of developers")]
 
-#[path = "../tests/it/drills/chance.rs"]
-mod chance;
 #[path = "../tests/it/client.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod client;
@@ -44,7 +42,7 @@ struct Options {
 async fn main() {
     let Options { kills, seed, on } = Options::parse();
     stage::build();
-    let plan = kill::Plan { kills, seed: seed.unwrap_or_else(chance::fresh_seed) };
+    let plan = kill::Plan { kills, seed: seed.unwrap_or_else(kill::fresh_seed) };
     println!("{on:?}, seed {}", plan.seed);
     ground::Ground::run(on.dialect(), move |ground| async move {
         kill::run(&ground, plan, |report| println!("{report}")).await;

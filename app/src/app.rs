@@ -221,7 +221,11 @@ impl App {
     /// # Errors
     /// [`codes::EMAIL_TAKEN`].
     pub async fn open_account(&self, account: NewAccount, role: Role, address: Address, cause: Entry) -> Result<User> {
-        let password_hash = self.passwords.hash(account.password, Asker::Stranger(context::client())).await?;
+        let asker = match address {
+            Address::Vouched => Asker::Known(context::client()),
+            Address::Asked => Asker::Stranger(context::client()),
+        };
+        let password_hash = self.passwords.hash(account.password, asker).await?;
         let now = self.clock().now();
         let user = User {
             id: Uuid::new_v4(),

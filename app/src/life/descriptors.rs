@@ -40,7 +40,7 @@ fn connections(limit: Option<u64>, stack: &config::Settings) -> Result<usize> {
     if room < CONNECTIONS_MIN {
         let message = format!(
             "The limit on open files is {limit}: the service itself needs {own}, and clients {CONNECTIONS_MIN} at least. Raise it to {} or more \
-             (ulimit -Hn, LimitNOFILE, --ulimit nofile)",
+             (ulimit -Hn, LimitNOFILE, --ulimit nofile), or lower DB_POOL_MAX",
             own + CONNECTIONS_MIN
         );
         return Err(Error::new(&codes::INTERNAL).with_message(message));

@@ -187,7 +187,12 @@ impl Serving {
         let trusted = Networks::new(stack.trusted_proxies.clone());
         let limits = Limits {
             connections_max,
-            connections_per_address_max: stack.connections_per_address_max,
+            // Half of the total is left to others, also where open files make that less than is set.
+            connections_per_address_max: if connections_max < stack.connections_max {
+                stack.connections_per_address_max.min((connections_max / 2).max(1))
+            } else {
+                stack.connections_per_address_max
+            },
             header_timeout: stack.header_timeout,
             idle_timeout: stack.idle_timeout,
             // A connection earns its long idle time with its second request.

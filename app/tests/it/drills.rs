@@ -10,7 +10,6 @@ use mainstay::store::Dialect;
 use crate::ground::{Ground, server_url};
 use crate::process;
 
-mod chance;
 mod instances;
 mod kill;
 
@@ -19,7 +18,7 @@ on_both! {
 }
 
 async fn a_process_that_is_killed_anywhere_leaves_whole_accounts_sessions_and_mails(ground: Arc<Ground>) {
-    let seed = chance::fresh_seed();
+    let seed = kill::fresh_seed();
     eprintln!("seed {seed}");
     let report = kill::run(&ground, kill::Plan { kills: 15, seed }, |_| {}).await;
     eprintln!("{report}");

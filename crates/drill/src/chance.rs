@@ -13,11 +13,21 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// A time whose mean is 1, as lies between two who come independently of each other.
+    /// In [0, 1).
     #[allow(clippy::cast_precision_loss)] // 53 bits.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Below `end`.
+    #[allow(clippy::cast_possible_truncation)] // Below a number of this type.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    /// A time whose mean is 1, as lies between two who come independently of each other.
     pub(crate) fn exponential(&mut self) -> f64 {
-        let part = ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        -part.ln()
+        -(1.0 - self.fraction()).ln()
     }
 }
 

@@ -64,13 +64,20 @@ async fn run(plan: &Soak, database: Option<&Database>) -> Result<Outcome, String
     let before = looked(&places)?;
     let world = Arc::new(world);
     let clients: Vec<_> = people.into_iter().map(|person| tokio::spawn(person.live(world.clone()))).collect();
-    let course = weather::weather(plan.length, &mut places, &world).await?;
+    let course = weather::weather(plan.length, &mut places, &world).await;
     world.stop();
     for client in clients {
         client.await.map_err(|error| error.to_string())?;
     }
-    let after = shrunk(&places, before).await?;
     let mut outcome = Outcome::default();
+    // A service that has ended, or that cannot be started anew, is what the soak is there to find.
+    let (course, after) = match (course, shrunk(&places, before).await) {
+        (Ok(course), Ok(after)) => (course, after),
+        (Err(why), _) | (_, Err(why)) => {
+            outcome.want("the service", why, "serves to the end", false);
+            return Ok(outcome);
+        }
+    };
     judge::traffic(&mut outcome, plan, &world, &course);
     judge::memory(&mut outcome, plan.length, &course);
     judge::rest(&mut outcome, (before, after), (MORE_DESCRIPTORS, MORE_THREADS));

@@ -44,7 +44,7 @@ fn start() -> TestServer {
         "done"
     };
     let router = Router::new().route("/work", get(work)).route("/health", get(async || "well"));
-    TestServer::start(routes(router, &["GET /work", "GET /health"], &["/health"]), StackSettings { concurrency_min: 8, ..StackSettings::default() })
+    TestServer::start(routes(router, &["GET /work", "GET /health"], &["/health"]), StackSettings { concurrency_min: 4, ..StackSettings::default() })
 }
 
 /// What clients saw.
@@ -177,6 +177,7 @@ async fn who_leaves_while_he_waits_for_a_place_leaves_it_to_others() {
         let busy = occupy(&server, 1).await;
         let mut waits = server.connect().await;
         waits.write(request("GET", "/fast", &[], "")).await.unwrap();
+        until("it waits", || server.metrics().contains("mainstay_http_requests_in_flight 2")).await;
         drop((waits, busy));
         until("its end was counted", || server.count("/never", 499) == round).await;
         until("nothing is left", || server.metrics().contains("mainstay_http_requests_in_flight 0")).await;

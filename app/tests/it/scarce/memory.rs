@@ -12,9 +12,9 @@ use super::{RECOVERY, admin, details, proc};
 use crate::ground::{Ground, within};
 use crate::process::Server;
 
-/// Hostile clients at once: as many as requirement 6 names, and each kind several times.
+/// Hostile clients at once: more than a small machine works on, and each kind several times.
 const CLIENTS: usize = 96;
-/// What they may make the process grow by at its highest (requirement 6), in MiB. Each is allowed a body of 1 MiB, which is 96 already.
+/// What they may make the process grow by at its highest, in MiB: half as much again as their bodies may hold. Each is allowed a body of 1 MiB, which is 96 already.
 const GROWTH_MIB: u64 = 150;
 /// The address space that the process gets beyond what it has when it serves. Were 96 bodies of 50 MB taken in, 4.8 GB would be wanted.
 const SPACE_MIB: u64 = 1024;

@@ -71,15 +71,20 @@ pub(super) async fn run(plan: &Plan, program: &Program, database: &str) -> Resul
     let load = load(lineage.address(), &token, &tally);
     let pauses = u64::from(deployments + deployments / GOOD_ONES + 1);
     let mut deployed = Deployed::default();
-    for number in 1..=deployments {
-        settle(&tally, requests / pauses).await?;
-        hand_over(&mut releases, &mut lineage, begun, &mut deployed).await?;
-        if number.is_multiple_of(GOOD_ONES) {
+    let deploying = async {
+        for number in 1..=deployments {
             settle(&tally, requests / pauses).await?;
-            refuse(&mut releases, &mut lineage, &mut deployed).await?;
+            hand_over(&mut releases, &mut lineage, begun, &mut deployed).await?;
+            if number.is_multiple_of(GOOD_ONES) {
+                settle(&tally, requests / pauses).await?;
+                refuse(&mut releases, &mut lineage, &mut deployed).await?;
+            }
         }
-    }
-    settle(&tally, requests / pauses).await?;
+        settle(&tally, requests / pauses).await
+    };
+    // A service that has stopped is what the drill is there to find.
+    let stopped = deploying.await.err();
+    deployed.wrong.extend(stopped);
     tally.stop();
     for client in load {
         client.await.map_err(|error| error.to_string())?;

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::Plan;
 use crate::caller::{Caller, registration};
+use crate::chance::Chance;
 use crate::client::{Connection, request};
 use crate::outcome::{Line, Outcome, Plot, time};
 use crate::sql;
@@ -61,14 +62,14 @@ struct Heard {
 pub(super) async fn run(plan: &Plan, program: &Program, database: &str) -> Result<Outcome, String> {
     let kills = if plan.short { KILLS_SHORT } else { KILLS };
     // Whoever sees it fall wants to know when the kills came, and every run other moments.
-    let mut chance = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64 | 1);
+    let mut chance = Chance(SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64));
     let begun = Instant::now();
     let mut seen = Seen::default();
     let mut service = start(program, database, begun, &mut seen).await?;
     let calm = calm(service.public).await?;
     let mut accounts = sql::number(database, "SELECT count(*) FROM users").await?;
     for kill in 0..kills {
-        let delay = calm.mul_f64(LATEST * fraction(&mut chance));
+        let delay = calm.mul_f64(LATEST * chance.fraction());
         let registrars = join(register_on(service.public, format!("{kill}-a")), register_on(service.public, format!("{kill}-b")));
         let killing = async {
             tokio::time::sleep(delay).await;
@@ -107,14 +108,6 @@ async fn calm(address: SocketAddr) -> Result<Duration, String> {
     }
     times.sort_unstable();
     Ok(times[CALM / 2])
-}
-
-/// From 0 to 1 (xorshift64).
-fn fraction(state: &mut u64) -> f64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    (*state >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Opens accounts one after the other until nobody answers.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::Plan;
+use crate::chance::Chance;
 use crate::client::{Connection, request};
 use crate::outcome::Outcome;
 use crate::target::Running;
@@ -61,20 +62,16 @@ fn texts(count: usize) -> Vec<String> {
         '[', ']', '(', ')', '{', '}', '*', '+', '?', '^', '$', '|', '\\', '"', '\'', '~', ':', '-', '/', '!', '&', '<', '>', '%', '_', ';', '=', '.',
         ',', '#', '@', '`',
     ];
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // The same texts each time.
+    let mut chance = Chance(1);
     while texts.len() < count {
         let mut text = String::new();
         for _ in 0..12 {
-            // xorshift64: the same texts each time.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let pick = (state >> 33) as usize;
-            match pick % 5 {
+            match chance.below(5) {
                 0 => text.push_str("laptop"),
                 1 => text.push(' '),
-                2 => text.push(char::from_u32((pick / 5 % 0x3000) as u32 + 1).unwrap_or(' ')),
-                _ => text.push(signs[pick / 5 % signs.len()]),
+                2 => text.push(char::from_u32(chance.below(0x3000) as u32 + 1).unwrap_or(' ')),
+                _ => text.push(signs[chance.below(signs.len())]),
             }
         }
         texts.push(text);

@@ -2,7 +2,7 @@
 //!
 //! What it sustains is measured first, with requests that cost it some milliseconds each: of requests that cost it nothing, a client on the same machine cannot
 //! send twenty times as many as it serves, and refusing one would cost as much as serving it. The service and its clients keep to different cores where there are two, so
-//! that the harm is done to the service and not to the measurement. People come independently of each other: at nine tenths of what can be served some of them wait
+//! that the harm is done to the service and not to the measurement. People come independently of each other: at four fifths of what can be served some of them wait
 //! already, and that is the usual which the surge is compared with.
 
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use crate::Plan;
 use crate::client::{self, Connection, request};
 use crate::load::Load;
 use crate::outcome::{Outcome, Plot, time};
-use crate::record::Stretch;
+use crate::record::{Record, Stretch};
 use crate::sql;
 use crate::target::{Program, Running, Service};
 
 const TIMES: f64 = 20.0;
 /// The load of a good day, of what can be served at most.
-const NORMAL: f64 = 0.9;
+const NORMAL: f64 = 0.8;
 /// Enough to keep every core of the service busy, and few enough that nobody waits long.
 const FULL: usize = 4;
 /// Connections of the surge: each carries a part of it, and more than the service works on at once.
@@ -31,8 +31,6 @@ const SURGE: Duration = Duration::from_secs(60);
 const AFTER: Duration = Duration::from_secs(6);
 /// The service is itself again this long after the surge.
 const RECOVERY: Duration = Duration::from_secs(1);
-/// Until then the service learns that it is one: what it had let in by the first moment is worked off. What that costs is said beside the rest.
-const LEARNING: Duration = Duration::from_secs(3);
 /// What begins is not looked at for so long.
 const WARMING: Duration = Duration::from_secs(1);
 /// So many that reading them all takes some 25 ms. A refusal costs 20 to 50 us, more where it wakes a core that is at work: nineteen of them are a fortieth of that.
@@ -161,40 +159,40 @@ pub(super) async fn run(plan: &Plan, running: &Running) -> Result<Outcome, Strin
         (0..TARGETS).map(|number| get(&format!("{}{number}", running.works))).collect()
     };
     let alone = alone(running, &requests).await?;
-    let asks = |clients| Load::of(running.address, Vec::new(), clients).asking(requests.clone());
+    let load = Load::of(running.address, Vec::new(), CLIENTS).asking(requests);
     let hours = Hours::new(plan);
     let begun = Instant::now();
     let watch = watch(running, begun);
     let (ready, end) = (health(running), begun + hours.impatient);
     let asking = tokio::spawn(async move { ready.run(begun, end).await });
 
-    let mut record = asks(FULL).run(begun, begun + hours.peak).await;
-    let sustained = record.between(WARMING, hours.peak).goodput();
-    let good_day = asks(CLIENTS).by_chance_at(sustained * NORMAL);
-    record.merge(good_day.run(begun, begun + hours.normal).await);
-    let usual = record.between(hours.peak + WARMING, hours.normal);
-    let surge = asks(CLIENTS).by_chance_at(sustained * TIMES);
-    let again = async {
-        // Whatever the surge has left behind.
-        tokio::time::sleep_until((begun + hours.surge).into()).await;
-        good_day.run(begun, begun + hours.after).await
-    };
-    let (surge, again) = tokio::join!(surge.run(begun, begun + hours.surge), again);
-    let (first, under) = (surge.between(hours.normal, hours.normal + LEARNING), surge.between(hours.normal + LEARNING, hours.surge));
+    let mut few = load.clone();
+    few.clients = FULL;
+    let full = few.run(begun, begun + hours.peak).await;
+    let sustained = full.between(WARMING, hours.peak).goodput();
+    let (good_day, storm) = (load.clone().by_chance_at(sustained * NORMAL), load.clone().by_chance_at(sustained * TIMES));
+    // Each begins at its time, whatever the one before has left behind.
+    let (normal, surge, again, impatient) = tokio::join!(
+        part(&good_day, begun, hours.peak, hours.normal),
+        part(&storm, begun, hours.normal, hours.surge),
+        part(&good_day, begun, hours.surge, hours.after),
+        part(&load, begun, hours.after, hours.impatient),
+    );
+    let usual = normal.between(hours.peak + WARMING, hours.normal);
+    let under = surge.between(hours.normal, hours.surge);
     let recovered = again.between(hours.surge + RECOVERY, hours.after);
-    let impatient = asks(CLIENTS).run(begun, begun + hours.impatient).await;
-    let hammered = impatient.between(hours.after + WARMING, hours.impatient);
-    [surge, again, impatient].into_iter().for_each(|part| record.merge(part));
+    let hammered = impatient.between(hours.after, hours.impatient);
+    let mut record = full;
+    [normal, surge, again, impatient].into_iter().for_each(|part| record.merge(part));
     let healthy = asking.await.map_err(|error| error.to_string())?.all().sum;
 
     let mut outcome = Outcome::default();
     outcome.note("a request alone", format!("{}, GET {}...", time(Some(alone)), running.works));
     outcome.note("served a second, at most", format!("{sustained:.1}"));
     let most = usual.p99().map_or(NOISE, |usual| (usual * 2).max(NOISE));
-    outcome.note("at nine tenths of that: 99th percentile", time(usual.p99()));
-    outcome.note("at nine tenths of that: refused", format!("{:.2} %", usual.lost() * 100.0));
+    outcome.note("at four fifths of that: 99th percentile", time(usual.p99()));
+    outcome.note("at four fifths of that: refused", format!("{:.2} %", usual.lost() * 100.0));
     outcome.note("the surge", format!("{:.1} times what can be served", under.asked() / sustained));
-    outcome.note("its first three seconds: served, 99th percentile", format!("{:.0} %, {}", first.goodput() / sustained * 100.0, time(first.p99())));
     served(&mut outcome, "the surge", &under, sustained, 0.95);
     quick(&mut outcome, "the surge", &under, most);
     let back = recovered.goodput() / (sustained * NORMAL);
@@ -219,6 +217,12 @@ pub(super) async fn run(plan: &Plan, running: &Running) -> Result<Outcome, Strin
     outcome.plots.insert(1, latencies("latency of what was served, ms", &[("", &record)], harm));
     outcome.plots.iter_mut().for_each(|plot| plot.harm.push((hours.after.as_secs_f64(), hours.impatient.as_secs_f64())));
     Ok(outcome)
+}
+
+/// One load, between these times after the beginning.
+async fn part(load: &Load, begun: Instant, from: Duration, until: Duration) -> Record {
+    tokio::time::sleep_until((begun + from).into()).await;
+    load.run(begun, begun + until).await
 }
 
 fn served(outcome: &mut Outcome, when: &str, seen: &Stretch, sustained: f64, least: f64) {

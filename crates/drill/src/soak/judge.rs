@@ -16,7 +16,7 @@ const MORE_SHARE: f64 = 0.05;
 const MORE_MIB: f64 = 8.0;
 /// Latencies below this are the machine's.
 const NOISE: Duration = Duration::from_millis(25);
-/// How many times longer requests may take in the last fifth, which is calm, than in the first tenth, which is as well.
+/// How many times longer requests may take in the last 15 %, which are calm, than in the first tenth, which is as well.
 const LONGER: u32 = 2;
 /// Fewer requests than this, in one of the two, say nothing about a 95th percentile: five are beyond it.
 const TELLING: u64 = 100;

@@ -30,7 +30,7 @@ const CROWD: [(Kind, usize, f64); 8] = [
     (Kind::Churn, 4, 0.08),
     (Kind::Slow, 4, 0.01),
 ];
-/// Addresses that they come from.
+/// Addresses that those of each kind come from, but for those who send no field that says so.
 const HOMES: usize = 500;
 /// How long a slow client is silent in the middle of its head.
 const SLOWNESS: Duration = Duration::from_secs(2);
@@ -144,7 +144,8 @@ impl Person {
         Self { kind, number, instance, address, first, pace, email, connection, tokens, cursor, made, turn: 0 }
     }
 
-    /// Asks at its pace until all is over. What is late is measured from when it was due; what could not even be begun in time is left out.
+    /// Asks at its pace until all is over. Who waits for an answer longer than that asks the next thing then, and is that much behind: how quick answers are counts from
+    /// the asking, and that fewer were asked is judged by itself.
     pub(super) async fn live(mut self, world: Arc<World>) {
         let mut due = Instant::now() + self.first;
         loop {

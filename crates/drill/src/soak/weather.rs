@@ -11,7 +11,7 @@ use crate::watch::{Look, look};
 
 /// How often it is looked at what instances hold.
 const LOOK: Duration = Duration::from_secs(1);
-/// From one fault to the next: a hundredth of an hour and more, so that each kind comes several times; in a soak of a minute all of them come once.
+/// From one fault to the next: a fortieth of an hour, so that each kind comes several times; in a soak of a minute five of them come once.
 const PERIOD: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(90));
 /// How long a fault lasts, at most and as a part of that.
 const FAULT_MAX: Duration = Duration::from_secs(10);

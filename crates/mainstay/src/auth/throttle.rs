@@ -21,6 +21,9 @@
 //!   by a link, or a session that is still alive, is as good a reason to know an address as a sign-in ([`Throttle::vouch`]).
 //! - Bots that come back as told are honest newcomers in all that can be seen, until each of their addresses has guessed once within the hour. Meanwhile a newcomer may
 //!   have to come back more than once.
+//! - Who has accounts of his own can sign in to them from many addresses, each of which is then known to one of them and stands on that side of the room. Right tries are counted nowhere
+//!   but by the limit of each address.
+//! - IPv6 addresses are told apart by /64, so one network of /48 is 65,536 that have not guessed.
 //! - An attacker *behind the same address* as the owner shares the owner's pace, and can tell that somebody at this address uses the account. Nothing that a password API
 //!   is sent tells them apart.
 //! - Memory is bounded: 32,768 accounts and 16,384 addresses that guessed within the hour, 65,536 accounts with the addresses where they are known; about 130 MB under an attack

@@ -124,6 +124,7 @@ async fn settings_and_pings_that_are_never_read_end_the_connection_and_gather_no
         // Their acknowledgements are more than the kernels hold between us.
         let taken = withstands(&server, &mut connection, &one.repeat(2_000_000)).await;
         assert!(!taken, "somebody holds two million acknowledgements");
+        while connection.next().await != Said::Closed {}
         serves_others(&server).await;
     }
 }

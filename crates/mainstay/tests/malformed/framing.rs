@@ -1,7 +1,7 @@
 //! Changes of what says where a request ends: lengths, codings, chunks.
 
-use super::chance::Chance;
 use super::grammar::Draft;
+use mainstay::testing::Chance;
 
 pub(crate) fn length(draft: &mut Draft, chance: &mut Chance) {
     let real = draft.body.len();

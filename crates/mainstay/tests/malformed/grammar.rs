@@ -1,7 +1,7 @@
 //! Requests that are wrong: good ones, each changed in one or two places of the grammar, with another request hidden where a careless reader would find it.
 
-use super::chance::Chance;
 use super::framing::{chunk, coding, length};
+use mainstay::testing::Chance;
 
 /// A request in its parts.
 pub(crate) struct Draft {

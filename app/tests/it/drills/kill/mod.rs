@@ -18,13 +18,14 @@ mod report;
 use std::time::{Duration, Instant};
 
 use mainstay::store::Database;
+use mainstay::testing::Chance;
 use rustix::process::Signal;
+use uuid::Uuid;
 
 use self::causes::Causes;
 use self::clients::{Family, Registered, Registrar};
 use self::forgetful::Forgetful;
 pub(crate) use self::report::Report;
-use super::chance::Chance;
 use crate::ground::Ground;
 use crate::process::Server;
 
@@ -46,6 +47,11 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
 }
 
+/// A seed that nobody chose. Whoever sees a drill fail starts it again with the one that it printed.
+pub(crate) fn fresh_seed() -> u64 {
+    Uuid::new_v4().as_u64_pair().1
+}
+
 /// Kills a service on this ground as planned; `tell` sees how far it is. A broken promise panics, with the round and its delay.
 pub(crate) async fn run(ground: &Ground, plan: Plan, mut tell: impl FnMut(&Report)) -> Report {
     // The longest window, so that a busy machine is not what ends a session; the shortest lease, so that mails of the dead are taken over soon.
@@ -63,11 +69,11 @@ pub(crate) async fn run(ground: &Ground, plan: Plan, mut tell: impl FnMut(&Repor
         let delay = report.calm.mul_f64(LATEST * chance.fraction());
         let place = format!("kill {kill} of seed {}, after {delay:?}", plan.seed);
         // Refreshes that never pause leave so little of a core to hashes that no registration would ever come to its write: every other time they rest.
-        let refreshing = if chance.coin() { families.as_mut_slice() } else { &mut [] };
+        let refreshing = if chance.once_in(2) { families.as_mut_slice() } else { &mut [] };
         forgetful.have_a_link(ground, &server.client()).await;
         let registered = at_work(&mut server, refreshing, &mut forgetful, kill, delay).await;
         // Half of the causes wait for the process when it starts, the others are seen by it while it serves.
-        let early = chance.coin();
+        let early = chance.once_in(2);
         if early {
             drill.cause(&mut chance).await;
         }

@@ -124,7 +124,7 @@ impl Directory {
             return Err(told(format!("{} holds {KEYS_MAX} keys already: take away some that are retired", self.path.display())));
         }
         let after = |from: Timestamp, wait: Duration| from.checked_add(wait).map_err(|_| told("The key would begin after the end of time"));
-        let signs_from = after(whole(now), lead)?.max(last.map_or(Ok(now), |last| after(last, Duration::from_secs(1)))?);
+        let signs_from = after(whole(now), lead)?.max(last.map_or(Ok(whole(now)), |last| after(last, Duration::from_secs(1)))?);
         let (kid, text) = made(algorithm, signs_from, random).ok_or_else(|| told("The system has no randomness to give"))?;
         self.write(&kid, &text, random).map_err(|error| self.failed(&error))?;
         Ok(Created { kid, signs_from, removed })

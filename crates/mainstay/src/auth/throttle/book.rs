@@ -51,6 +51,14 @@ impl<K: Hash + Eq + Copy, V: Copy + PartialEq> Book<K, V> {
         own.into_iter().flatten().copied().chain(others.map(|(at, (_, value))| (*at, *value)))
     }
 
+    /// The tries of a key alone, whoever shares a log with it.
+    pub(super) fn own_tries(&self, key: K) -> impl Iterator<Item = Duration> {
+        let (shard, shared) = self.place(key);
+        let shard = &self.shards[shard];
+        let beside_others = shard.shared[shared].iter().filter(move |(_, (other, _))| *other == key);
+        shard.logs.get(&key).into_iter().flatten().map(|(at, _)| *at).chain(beside_others.map(|(at, _)| *at))
+    }
+
     /// Writes a try down.
     pub(super) fn add(&mut self, key: K, at: Duration, value: V) {
         let (shard, shared) = self.place(key);
@@ -131,6 +139,8 @@ mod tests {
         assert!(own <= SHARDS && book.entries() == 10_000, "{own}");
         let judged: Vec<usize> = (0..10_000).map(|key| book.tries(key).count()).collect();
         assert!(judged.iter().all(|count| *count >= 1) && judged.iter().filter(|count| **count == 1).count() <= SHARDS + SHARED);
+        assert!((0..10_000).all(|key| book.own_tries(key).count() == 1), "what others did is not its own");
+        assert_eq!(book.own_tries(88_888).count(), 0, "who did nothing has done nothing, however full it is");
         book.add(77_777, 12 * S, ());
         assert_eq!(book.tries(77_777).count(), 1, "the old ones made room");
     }

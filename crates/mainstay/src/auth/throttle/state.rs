@@ -73,7 +73,7 @@ impl State {
             self.at_home.add((account, client), at, ());
         } else {
             if let Some(strangers) = &mut self.strangers {
-                let guessed = self.clients.tries(client).any(|(tried, ())| is_within(self.limits.window, tried, at));
+                let guessed = self.clients.own_tries(client).any(|tried| is_within(self.limits.window, tried, at));
                 strangers.take(account, client, guessed, at)?;
             }
             self.accounts.add(account, at, client);

@@ -11,31 +11,9 @@ use super::Micros;
 use super::gate::{Arrival, Gate, Held, Look, Ticket, WAIT_BURST_US};
 use super::pace::Refusal;
 use super::rank::Rank;
+use crate::testing::Chance;
 
 pub(super) const SECOND: Micros = 1_000_000;
-
-/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-pub(super) struct Chance(pub(super) u64);
-
-impl Chance {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// In [0, 1).
-    pub(super) fn part(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// Exponential with this mean.
-    pub(super) fn exponential(&mut self, mean: f64) -> f64 {
-        -mean * (1.0 - self.part()).ln()
-    }
-}
 
 /// A kind of request: its part of the stream, whose it is, and the time that it needs a server for.
 pub(super) struct Kind {
@@ -121,7 +99,7 @@ impl Sim {
             kinds,
             cores,
             rate: 0.0,
-            chance: Chance(seed),
+            chance: Chance::new(seed),
             events: BinaryHeap::new(),
             jobs: HashMap::new(),
             line: VecDeque::new(),
@@ -134,7 +112,7 @@ impl Sim {
 
     /// Requests a second that the servers do when they never rest.
     pub(super) fn capacity(&self) -> f64 {
-        let mut chance = Chance(1);
+        let mut chance = Chance::new(1);
         let mean: f64 = self.kinds.iter().map(|kind| kind.part * (0..20_000).map(|_| (kind.needs)(&mut chance)).sum::<f64>() / 20_000.0).sum();
         self.cores as f64 * 1e6 / (mean * self.slower)
     }
@@ -244,7 +222,7 @@ impl Sim {
     }
 
     fn arrive(&mut self, wakers: &mut Vec<Waker>) {
-        let (mut dart, mut kind) = (self.chance.part(), 0);
+        let (mut dart, mut kind) = (self.chance.fraction(), 0);
         while kind + 1 < self.kinds.len() && dart >= self.kinds[kind].part {
             dart -= self.kinds[kind].part;
             kind += 1;
