@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 
 use crate::cache::Output;
@@ -19,8 +18,8 @@ use crate::stack::compress;
 pub use crate::cache::tier::rewritten;
 pub use crate::redis::measure::measured;
 
-/// What is wrong with a head of HTTP/1.1. The values of `request` are slices of `read`, the bytes that were read, as they are when hyper has parsed them.
-pub fn head_fault(read: &Bytes, request: &Request<()>) -> Option<HeadFault> {
+/// What is wrong with a head of HTTP/1.1 that came in these bytes.
+pub fn head_fault(read: &[u8], request: &Request<()>) -> Option<HeadFault> {
     let mut tail = Tail::default();
     // There is no body before it.
     let _ = tail.push(read);

@@ -79,6 +79,14 @@ async fn respond(request: Request<Body>, hits: &Mutex<HashMap<String, usize>>) -
             Ok(body) => Response::new(Body::from(body.to_bytes())),
             Err(_) => answer(StatusCode::BAD_REQUEST, "bad body"),
         },
+        "/measure" => {
+            let (mut body, mut length) = (request.into_body(), 0);
+            // Each piece is let go before the next one comes, so that the memory in which it was read serves again, and grows.
+            while let Some(piece) = body.frame().await {
+                length += piece.ok().and_then(|piece| piece.into_data().ok()).map_or(0, |piece| piece.len());
+            }
+            Response::new(length.to_string().into())
+        }
         "/ignore" => answer(StatusCode::PAYLOAD_TOO_LARGE, "too large"),
         "/slow" => {
             tokio::time::sleep(Duration::from_millis(600)).await;
@@ -701,9 +709,40 @@ async fn an_error_behind_good_requests_replaces_nothing_of_their_answers() {
 // --- Endings ---
 
 #[tokio::test]
+async fn long_bodies_leave_what_follows_on_the_connection_whole() {
+    const LENGTH: usize = 400_000;
+    let server = Server::start(Limits::default());
+    let mut stream = server.connect().await;
+    let body = vec![b'x'; LENGTH];
+    for round in 0..12 {
+        let (framing, head, tail) = if round % 4 < 3 {
+            (format!("Content-Length: {LENGTH}"), String::new(), "")
+        } else {
+            ("Transfer-Encoding: chunked".to_owned(), format!("{LENGTH:x}\r\n"), "\r\n0\r\n\r\n")
+        };
+        let head = format!("POST /measure HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{head}");
+        // Another one is behind it already, and a part of the next after that.
+        let bytes = [head.as_bytes(), &body, tail.as_bytes(), GET.as_bytes(), b"GET /part HTTP/1.1\r\n"].concat();
+        let (mut read, mut write) = stream.split();
+        timeout(PATIENCE, write.write_all(&bytes)).await.unwrap().unwrap();
+        let mut answers = String::new();
+        let mut piece = [0; 4096];
+        while answers.matches("HTTP/1.1 200 OK").count() < 2 || !answers.ends_with("fine") {
+            let count = timeout(PATIENCE, read.read(&mut piece)).await.expect("answers").unwrap();
+            assert!(count > 0, "{round}: {answers}");
+            answers.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        assert!(answers.contains(&format!("\r\n\r\n{LENGTH}HTTP/1.1 200 OK")), "{round}: {answers}");
+        stream.write_all(b"Host: a\r\n\r\n").await.unwrap();
+        assert!(one_answer(&mut stream).await.starts_with("HTTP/1.1 200 OK"), "{round}");
+    }
+    assert_eq!((server.hits("/measure"), server.hits("/part")), (12, 12));
+}
+
+#[tokio::test]
 async fn a_client_that_is_still_sending_reads_the_whole_refusal() {
     let server = Server::start(Limits::default());
-    for framing in ["Content-Length: 5000000", "Transfer-Encoding: chunked"] {
+    for framing in ["Content-Length: 5000000", "Transfer-Encoding: chunked", "Content-Length: 5000000\r\nConnection: upgrade\r\nUpgrade: h2c"] {
         let mut stream = server.connect().await;
         let (mut read, mut write) = stream.split();
         let send = async {

@@ -99,7 +99,14 @@ async fn http1<S: Stack>(mut wire: Wire<S>, mut door: Door<S>, watch: &mut Watch
     let shared = watch.shared;
     let (connection, cause) = loop {
         let mut connection = common.http1.serve_connection(TokioIo::new(wire), door);
-        let cause = watch.drive(|cx| Pin::new(&mut connection).poll(cx)).await.err()?;
+        let Err(cause) = watch.drive(|cx| Pin::new(&mut connection).poll(cx)).await else {
+            let mut wire = connection.into_parts().io.into_inner();
+            // hyper leaves the end of a connection on which somebody asked for another protocol (RFC 9110, 7.8) to whoever would speak it.
+            if !wire.is_finished() {
+                let _ = watch.drive(|cx| Pin::new(&mut wire).poll_shutdown(cx)).await;
+            }
+            return None;
+        };
         if !matches!(cause, Cause::DrainIdle | Cause::PassedOn) {
             break (connection, cause);
         }

@@ -120,7 +120,7 @@ fn transfer_encoding(framing: &Framing<'_>, raw: RawHead, version: Version) -> O
     if version == Version::HTTP_2 || framing.codings > 1 || !coding.eq_ignore_ascii_case(b"chunked") {
         return Some(HeadFault::TRANSFER_ENCODING_INVALID);
     }
-    if raw.content_lengths > 0 || framing.length.is_some() {
+    if raw.length_dropped || framing.length.is_some() {
         return Some(HeadFault::LENGTH_AMBIGUOUS);
     }
     raw.broken_chunks.then_some(HeadFault::CHUNKS_INVALID)
@@ -300,7 +300,7 @@ mod tests {
     fn two_lengths_are_refused_and_so_are_broken_chunks_and_an_unseen_head() {
         let chunked = head("POST", "/", &[("host", "a"), ("transfer-encoding", "chunked")]);
         for (raw, fault) in [
-            (RawHead { content_lengths: 1, ..RawHead::default() }, HeadFault::LENGTH_AMBIGUOUS),
+            (RawHead { length_dropped: true, ..RawHead::default() }, HeadFault::LENGTH_AMBIGUOUS),
             (RawHead { broken_chunks: true, ..RawHead::default() }, HeadFault::CHUNKS_INVALID),
             (RawHead { unseen: true, ..RawHead::default() }, HeadFault::MALFORMED),
         ] {

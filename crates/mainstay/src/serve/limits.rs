@@ -11,7 +11,7 @@ pub(crate) type Trusted = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// What a connection may do. `Default` holds the figures of production.
 #[derive(Clone)]
 pub struct Limits {
-    /// Open connections in all. 10,000: a few tens of KiB each stay under half a gigabyte.
+    /// Open connections in all. 10,000: a few tens of KiB each stay under half a gigabyte; one that has sent a long body holds up to 160 KiB more while it is open.
     pub connections_max: usize,
     /// Open connections of one address (IPv6: one /64). 5,000: an office behind one address fits, and half of the total
     /// is always left to others. Over it the longest waiting connection of the address gives way.

@@ -1,15 +1,13 @@
 //! The bytes of a head as they came, for what a parser hides.
 //!
-//! hyper resolves `Transfer-Encoding` beside `Content-Length` by dropping the latter, and RFC 9112 section 6.3 lets it; of equal lengths it keeps one; a bare LF
+//! hyper resolves `Transfer-Encoding` beside `Content-Length` by dropping the latter, and RFC 9112 section 6.3 lets it; and a bare LF
 //! ends a line for it. But this is how requests are smuggled, so here it is refused, and for that it must be seen. The tail keeps what has been read and is
 //! neither of a head that was parsed nor of its body. So it begins where the next head does: a body is as long as its `Content-Length`, or as its chunks, read
-//! strictly ([`chunks`](super::chunks)), say.
+//! strictly ([`chunks`](super::chunks)), say. Nothing of a read is left out: one byte that is missing here, and the next head is taken for a part of a body. It is as much as
+//! hyper holds unparsed, and bounded by what it reads at once: twice [`BUFFER_BYTES_MAX`] and a head.
 
 use super::chunks::{Chunks, Piece, is_token};
 use super::head::Framing;
-
-/// The most that can lie unparsed in hyper's buffer: a head of 16 KiB and one read of 64 KiB (see `BUFFER_BYTES_MAX`), rounded up.
-const TAIL_BYTES_MAX: usize = 96 * 1024;
 
 /// The cap on hyper's buffers of one connection, in bytes: bounds what a client that does not read can make us hold, and is large
 /// enough that a big body costs few system calls.
@@ -24,8 +22,8 @@ pub(crate) struct RawHead {
     pub(crate) bare_lf: bool,
     /// The request line contains `#`.
     pub(crate) fragment: bool,
-    /// `Content-Length` lines.
-    pub(crate) content_lengths: usize,
+    /// There is a `Content-Length` beside the coding, which hyper drops.
+    pub(crate) length_dropped: bool,
     /// What has come of the chunked body is none.
     pub(crate) broken_chunks: bool,
 }
@@ -85,12 +83,10 @@ impl Tail {
         };
         self.bytes.drain(..self.claimed);
         self.claimed = 0;
-        if self.bytes.capacity() > 2 * BUFFER_BYTES_MAX {
+        if self.bytes.capacity() > BUFFER_BYTES_MAX {
             self.bytes.shrink_to(BUFFER_BYTES_MAX);
         }
-        let new = new.get(own..).unwrap_or_default();
-        let room = TAIL_BYTES_MAX.saturating_sub(self.bytes.len()).min(new.len());
-        self.bytes.extend_from_slice(new.get(..room).unwrap_or_default());
+        self.bytes.extend_from_slice(new.get(own..).unwrap_or_default());
         true
     }
 
@@ -109,22 +105,20 @@ impl Tail {
     /// Looks at the head that hyper has just parsed, of which `framing` tells, and at what has come of its body.
     pub(crate) fn claim(&mut self, framing: &Framing<'_>) -> RawHead {
         let unclaimed = self.bytes.get(self.claimed..).unwrap_or_default();
-        let Some((head, behind)) = end_of_head(unclaimed).and_then(|end| unclaimed.split_at_checked(end)) else {
+        let Some((mut raw, end)) = look_at(unclaimed) else {
             return RawHead { unseen: true, ..RawHead::default() };
         };
+        let (head, behind) = unclaimed.split_at_checked(end).unwrap_or((unclaimed, &[]));
+        raw.length_dropped = framing.has_coding() && head.split(|byte| *byte == b'\n').any(is_content_length);
         self.body = Body::of(framing);
         let own = self.body.read(behind);
-        self.claimed = self.bytes.len() - behind.len() + own.unwrap_or(0);
-        let lines = head.strip_suffix(b"\n").unwrap_or(head).split(|byte| *byte == b'\n');
-        let first = lines.clone().find(|line| !is_blank(line)).unwrap_or_default();
-        RawHead {
-            unseen: false,
-            bare_lf: lines.clone().any(|line| !line.ends_with(b"\r")),
-            fragment: has_fragment(first),
-            // hyper has dropped them only beside a coding.
-            content_lengths: if framing.has_coding() { lines.filter(|line| is_content_length(line)).count() } else { 0 },
-            broken_chunks: own.is_none(),
+        raw.broken_chunks = own.is_none();
+        if own.is_none() {
+            // The answer to it is the last one here, whatever comes.
+            self.body = Body::Nothing;
         }
+        self.claimed = self.bytes.len() - behind.len() + own.unwrap_or(0);
+        raw
     }
 
     /// The bytes that no head has claimed: what hyper could not parse, when it has just said so.
@@ -149,19 +143,23 @@ fn is_content_length(line: &[u8]) -> bool {
     line.get(..15).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length:"))
 }
 
-/// Where the head that `bytes` begin with ends: behind its empty line, as hyper sees it, which passes over empty lines before it.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    let mut begun = false;
+/// What the lines of the head show that `bytes` begin with, and where it ends: behind its empty line, as hyper sees it, which passes over empty lines before it.
+fn look_at(bytes: &[u8]) -> Option<(RawHead, usize)> {
+    let (mut raw, mut from, mut begun) = (RawHead::default(), 0, false);
     loop {
         let rest = bytes.get(from..)?;
         let feed = rest.iter().position(|byte| *byte == b'\n')?;
+        let line = rest.get(..feed)?;
         from += feed + 1;
-        let blank = is_blank(rest.get(..feed)?);
+        raw.bare_lf |= !line.ends_with(b"\r");
+        let blank = is_blank(line);
         if blank && begun {
-            return Some(from);
+            return Some((raw, from));
         }
-        begun |= !blank;
+        if !blank && !begun {
+            raw.fragment = has_fragment(line);
+            begun = true;
+        }
     }
 }
 
@@ -198,7 +196,7 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: hhh\r\ncontent-LENGTH: 3\r\nTE: chunked\r\n\r\n0\r\n\r\nGET",
             "POST / HTTP/1.1\r\nHost: hhh\r\nTE: chunked\r\nContent-Length:3\r\n\r\n0\r\n\r\nGET",
         ] {
-            assert_eq!(chunked(raw), (RawHead { content_lengths: 1, ..RawHead::default() }, 3), "{raw}");
+            assert_eq!(chunked(raw), (RawHead { length_dropped: true, ..RawHead::default() }, 3), "{raw}");
         }
     }
 
@@ -254,6 +252,20 @@ mod tests {
                 assert!(tail.claim(&Framing::default()).bare_lf, "{cut}");
                 assert_eq!(tail.unclaimed(), b"GET");
             }
+        }
+    }
+
+    #[test]
+    fn a_read_is_kept_whole_however_long_it_is() {
+        let long = "x".repeat(500_000);
+        for (framing, body) in
+            [(framed("content-length", "500000"), long.clone()), (framed("transfer-encoding", "chunked"), format!("7a120\r\n{long}\r\n0\r\n\r\n"))]
+        {
+            let mut tail = Tail::default();
+            assert!(tail.push(format!("POST / HTTP/1.1\r\nHost: aaa\r\n\r\n{body}GET / HTTP/1.1\nHost: hhh\r\n\r\nGET").as_bytes()));
+            assert_eq!(tail.claim(&Framing::of(&framing)), RawHead::default());
+            assert!(tail.claim(&Framing::default()).bare_lf);
+            assert_eq!(tail.unclaimed(), b"GET");
         }
     }
 

@@ -68,6 +68,11 @@ impl<S: Stack> Wire<S> {
         self.replay = if self.replay.is_empty() { bytes } else { [bytes, std::mem::take(&mut self.replay)].concat().into() };
     }
 
+    /// Has our side ended?
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// The socket, for who looks at it beside hyper.
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
