@@ -53,7 +53,7 @@ fn threads_that_read_while_others_write_see_no_less_than_what_was_told() {
                             hits.fetch_add(1, Ordering::Relaxed);
                             assert!(said(&kept) >= floor, "{} after {floor}", said(&kept));
                         }
-                        Found::Coming(_) => {}
+                        Found::Coming(_) => std::thread::yield_now(),
                         Found::Early(..) | Found::Stale(_) => unreachable!("neither is asked for here"),
                         Found::Nothing(making) => {
                             let read = database.load(Ordering::Acquire);
@@ -63,15 +63,30 @@ fn threads_that_read_while_others_write_see_no_less_than_what_was_told() {
                 }
             });
         }
-        for _ in 0..5_000 {
+        // Ends the readers also where this thread panics.
+        let _over = Over(&over);
+        for round in 0..5_000 {
             let version = database.fetch_add(1, Ordering::AcqRel) + 1;
             generations.forget(subject);
             told.store(version, Ordering::Release);
             std::thread::yield_now();
+            // A writer without a pause leaves nothing to be found: now and then somebody has found it before the next.
+            let (before, begun) = (hits.load(Ordering::Relaxed), Instant::now());
+            while round % 100 == 0 && hits.load(Ordering::Relaxed) == before {
+                assert!(begun.elapsed() < Duration::from_secs(30), "nobody finds what was made");
+                std::thread::yield_now();
+            }
         }
-        over.store(true, Ordering::Release);
     });
-    assert!(hits.load(Ordering::Relaxed) > 0);
+    assert!(hits.load(Ordering::Relaxed) >= 50);
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 fn cache() -> Cache {
