@@ -9,7 +9,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// The first wait is at most this. A mail server that greylists lets in what comes again after a few minutes, and the third try is there.
 const BASE: Duration = Duration::from_secs(20);
 /// No wait is longer: what was repaired is used within the hour.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// A wait of nothing would be no wait: whatever failed is still failing.
 const SHORTEST: Duration = Duration::from_secs(1);
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::backoff::LONGEST;
 use super::queue::later;
 use super::{FAILED_KEPT, FAILED_MAX, SECRET_KEPT, State};
 use crate::error::Result;
@@ -136,12 +137,12 @@ pub async fn retry(session: &mut Session, id: Uuid, now: Timestamp) -> Result<Re
     })
 }
 
-/// Deletes rows whose time is over, failed ones beyond [`FAILED_MAX`], and secrets of uncertain jobs after [`SECRET_KEPT`]; at most `rows_max` of each, so that
-/// no statement is long. Returns how many rows were touched.
+/// Deletes rows whose time is over, failed ones beyond [`FAILED_MAX`], and secrets of uncertain jobs after [`SECRET_KEPT`], and brings back what a clock that was ahead
+/// has put too far away ([`bring_back`]); at most `rows_max` of each, so that no statement is long. Returns how many rows were touched.
 ///
 /// # Errors
 /// What the database can meet.
-pub async fn sweep(session: &mut Session, now: Timestamp, rows_max: u32) -> Result<u64> {
+pub async fn sweep(session: &mut Session, now: Timestamp, lease: Duration, rows_max: u32) -> Result<u64> {
     let over = [
         "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state = 'done' AND due_at <= $1 ORDER BY due_at LIMIT $2)",
         "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE state IN ('dead', 'uncertain') AND due_at <= $1 ORDER BY due_at LIMIT $2)",
@@ -157,5 +158,20 @@ pub async fn sweep(session: &mut Session, now: Timestamp, rows_max: u32) -> Resu
     let text = "UPDATE jobs SET payload = NULL WHERE id IN (SELECT id FROM jobs WHERE state IN ('dead', 'uncertain') AND due_at <= $1 AND secret \
                 AND payload IS NOT NULL ORDER BY due_at LIMIT $2)";
     touched += query(text).bind(soon).bind(rows_max).execute(session).await?;
-    Ok(touched)
+    Ok(touched + bring_back(session, now, lease, rows_max).await?)
+}
+
+/// A clock that was a day ahead, and is right again, has left jobs that nobody would look at for a day. No worker holds a lease for longer than a lease, nobody waits for
+/// another try longer than [`LONGEST`], and no job was made in the future: what says so is due as if it had been written now. Clocks that differ by less than a lease change nothing.
+async fn bring_back(session: &mut Session, now: Timestamp, lease: Duration, rows_max: u32) -> Result<u64> {
+    let soon = later(now, lease);
+    let text = "UPDATE jobs SET due_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') AND state = 'running' AND due_at > $2 \
+                ORDER BY due_at DESC LIMIT $3)";
+    let mut touched = query(text).bind(soon).bind(later(soon, lease)).bind(rows_max).execute(session).await?;
+    let text = "UPDATE jobs SET due_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') AND state = 'waiting' AND attempts > 0 \
+                AND due_at > $2 ORDER BY due_at DESC LIMIT $3)";
+    touched += query(text).bind(now).bind(later(soon, LONGEST)).bind(rows_max).execute(session).await?;
+    let text = "UPDATE jobs SET due_at = due_at - (created_at - $1), created_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') \
+                AND state = 'waiting' AND created_at > $2 AND due_at > $2 ORDER BY due_at DESC LIMIT $3)";
+    Ok(touched + query(text).bind(now).bind(soon).bind(rows_max).execute(session).await?)
 }

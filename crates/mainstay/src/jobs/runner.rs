@@ -256,7 +256,7 @@ async fn tend(inner: &Inner) -> Result<()> {
     let standing = operator::standing(&mut *inner.database.acquire(deadline).await?, now).await?;
     record(&inner.kinds, &standing);
     *inner.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
-    operator::sweep(&mut *inner.database.writer(deadline).await?, now, SWEEP_ROWS).await?;
+    operator::sweep(&mut *inner.database.writer(deadline).await?, now, inner.limits.lease, SWEEP_ROWS).await?;
     Ok(())
 }
 

@@ -23,6 +23,7 @@ on_both! {
     secrets_go_when_done_or_dead_and_soon_when_uncertain
     an_operator_sees_and_retries_what_failed
     rows_go_when_their_time_is_over
+    what_a_clock_that_was_ahead_has_put_off_comes_back
     a_full_queue_refuses
 }
 
@@ -177,9 +178,9 @@ async fn secrets_go_when_done_or_dead_and_soon_when_uncertain(ground: Ground) {
     };
     drop(session);
     assert_eq!(whole().await, [true, false, true, true]);
-    assert_eq!(sweep(&mut *ground.writer().await, now, 10).await.unwrap(), 0);
+    assert_eq!(sweep(&mut *ground.writer().await, now, LEASE, 10).await.unwrap(), 0);
     ground.pass(SECRET_KEPT);
-    assert_eq!(sweep(&mut *ground.writer().await, ground.now(), 10).await.unwrap(), 1);
+    assert_eq!(sweep(&mut *ground.writer().await, ground.now(), LEASE, 10).await.unwrap(), 1);
     assert_eq!(whole().await, [true, false, false, true]);
 }
 
@@ -231,7 +232,7 @@ async fn rows_go_when_their_time_is_over(ground: Ground) {
         }
     }
     drop(session);
-    let sweep_now = async || sweep(&mut *ground.writer().await, ground.now(), 10).await.unwrap();
+    let sweep_now = async || sweep(&mut *ground.writer().await, ground.now(), LEASE, 10).await.unwrap();
     assert_eq!(sweep_now().await, 0);
     ground.pass(DONE_KEPT);
     assert_eq!((sweep_now().await, ground.rows().await), (1, 2));
@@ -239,6 +240,39 @@ async fn rows_go_when_their_time_is_over(ground: Ground) {
     assert_eq!((sweep_now().await, ground.rows().await), (2, 0));
     // The event may make a job again.
     ground.enqueue(&job().once("a")).await;
+}
+
+async fn what_a_clock_that_was_ahead_has_put_off_comes_back(ground: Ground) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let mut session = ground.writer().await;
+    let (today, tomorrow) = (ground.now(), ground.now() + DAY);
+    // Meant for another day, by a clock that is right: it stays there.
+    ground_enqueue(&ground, &mut session, &job().at(today + 2 * DAY)).await;
+    // While the clock is ahead: one whose worker is lost, one that failed, one that nobody claimed, and one for an hour later.
+    let lost = claimed_at(&ground, &mut session, tomorrow).await;
+    let failed = claimed_at(&ground, &mut session, tomorrow).await;
+    assert!(again(&mut session, &failed, tomorrow + HOUR, "not today").await.unwrap());
+    enqueue(&mut session, &job(), tomorrow).await.unwrap();
+    enqueue(&mut session, &job().at(tomorrow + HOUR), tomorrow).await.unwrap();
+    let mut due = async |after: Duration| {
+        let jobs = claim(&mut session, &["test"], today + after, LEASE, 10).await.unwrap();
+        let ids = jobs.iter().map(|job| job.id).collect::<Vec<_>>();
+        let touched = sweep(&mut session, today + after, LEASE, 10).await.unwrap();
+        (ids, touched)
+    };
+    assert_eq!(due(Duration::ZERO).await, (Vec::new(), 4), "nobody would look at them before tomorrow");
+    let (now, _) = due(Duration::from_secs(1)).await;
+    assert!(now.len() == 2 && now.contains(&failed.id), "{now:?}");
+    let (later, touched) = due(LEASE).await;
+    assert_eq!((later, touched), (vec![lost.id], 0), "its worker had a lease to say that it lives");
+    // Those of before, whose leases have ended by now, and the one for which it is time.
+    assert_eq!(due(HOUR + LEASE).await.0.len(), 4);
+}
+
+async fn claimed_at(ground: &Ground, session: &mut mainstay::store::Session, at: jiff::Timestamp) -> mainstay::jobs::queue::Claimed {
+    ground_enqueue(ground, session, &job()).await;
+    claim(session, &["test"], at, LEASE, 1).await.unwrap().pop().unwrap()
 }
 
 async fn a_full_queue_refuses(ground: Ground) {
@@ -257,5 +291,5 @@ async fn a_full_queue_refuses(ground: Ground) {
     query("UPDATE jobs SET state = 'dead' WHERE state = 'waiting'").execute(&mut session).await.unwrap();
     enqueue(&mut session, &job(), ground.now()).await.unwrap();
     // Of the failed ones a bounded number is kept.
-    assert_eq!(sweep(&mut session, ground.now(), 100).await.unwrap() % 100, 0);
+    assert_eq!(sweep(&mut session, ground.now(), LEASE, 100).await.unwrap() % 100, 0);
 }
