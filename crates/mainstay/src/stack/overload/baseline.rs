@@ -20,8 +20,11 @@ const LEARNT: u32 = 64;
 const FIRST_US: Micros = 500_000;
 
 /// One sample is at most a factor of e³ = 20 above the usual, and of e = 2.7 below it: many fast refusals among slow answers must not hide them.
-const FAR_ABOVE: f64 = 3.0;
+pub(super) const FAR_ABOVE: f64 = 3.0;
 const FAR_BELOW: f64 = -1.0;
+
+/// Who found nobody there shows what nobody was in the way of, whoever came later. A baseline goes so much of the way there.
+const ALONE_GAIN: f64 = 1.0 / 16.0;
 
 /// Weight of what all kinds show together beside the samples of a single one, when baselines are moved at once.
 const TOGETHER_WEIGHT: f64 = 8.0;
@@ -80,6 +83,11 @@ impl Baselines {
         Self { kinds: Vec::new(), allowance_us: allowance.as_secs_f64() * 1e6 }
     }
 
+    /// What is added to every time before it is compared.
+    pub(super) fn allowance_us(&self) -> f64 {
+        self.allowance_us
+    }
+
     /// The measure of a time.
     fn pace(&self, took: Micros) -> f64 {
         (as_f64(took) + self.allowance_us).ln()
@@ -92,17 +100,17 @@ impl Baselines {
         &mut self.kinds[kind]
     }
 
-    /// How far this time is from the usual of its kind, as a logarithm. `None`: not known yet; it is learnt from.
+    /// How far this time is from the usual of its kind, as a logarithm without a bound above. `None`: not known yet; it is learnt from.
     pub(super) fn distance(&mut self, kind: usize, took: Micros, now: Micros) -> Option<f64> {
         let pace = self.pace(took);
         let baseline = self.of(kind);
         if now.saturating_sub(*baseline.first_at.get_or_insert(now)) < FIRST_US {
             return None;
         }
-        let distance = (pace - baseline.pace).clamp(FAR_BELOW, FAR_ABOVE);
+        let distance = (pace - baseline.pace).max(FAR_BELOW);
         if baseline.seen < LEARNT {
             baseline.seen += 1;
-            let way = if baseline.seen < LEARNT_FROM { pace - baseline.pace } else { distance };
+            let way = if baseline.seen < LEARNT_FROM { pace - baseline.pace } else { distance.min(FAR_ABOVE) };
             baseline.move_by(way / f64::from(baseline.seen));
         }
         (baseline.seen > LEARNT_FROM).then_some(distance)
@@ -113,6 +121,11 @@ impl Baselines {
         let baseline = self.of(kind);
         baseline.sum += distance;
         baseline.count += 1;
+    }
+
+    /// One that found nobody there was this far from the usual.
+    pub(super) fn seen_alone(&mut self, kind: usize, distance: f64) {
+        self.of(kind).move_by(ALONE_GAIN * distance);
     }
 
     /// The window was calm: each kind comes nearer to what it showed, by this part of the way.

@@ -28,7 +28,7 @@ const CROWDED_AFTER_US: Micros = 100_000;
 /// Then it is tried whether there is room for all again: a surge shows that there is none within some milliseconds.
 const CROWDED_FOR_US: Micros = 1_000_000;
 
-/// Those who wait in a burst: twice those who are served, and what a page of a browser opens at once.
+/// Those who wait in a burst: twice those who are served, now or soon, and what a page of a browser opens at once.
 const QUEUE_FACTOR: usize = 2;
 const QUEUE_MIN: usize = 64;
 /// Those who wait in a crowd: a few more than become free in their time. One more is refused at once, which costs less than to let him wait.
@@ -40,6 +40,8 @@ pub(super) struct Held {
     kind: usize,
     /// When it was taken; later by the time for which it was lent.
     began: Micros,
+    /// Nobody else was there then.
+    alone: bool,
     due: Due,
 }
 
@@ -152,7 +154,7 @@ impl Gate {
             self.patience.note(rank, true);
             return Arrival::In(self.take(kind, now));
         }
-        self.limit.wanted();
+        self.limit.wanted(now);
         if !self.has_room(as_rank, now, wakers) {
             self.patience.note(rank, false);
             return Arrival::Refused(self.refuse_in_turn(rank, now));
@@ -166,8 +168,11 @@ impl Gate {
 
     /// Is there room to wait? Who comes before another takes his.
     fn has_room(&mut self, rank: Rank, now: Micros, wakers: &mut Wakers) -> bool {
-        let places = self.limit.places();
-        let most = if self.crowded(now) { (places / 2).max(QUEUE_CROWDED_MIN) } else { (QUEUE_FACTOR * places).max(QUEUE_MIN) };
+        let most = if self.crowded(now) {
+            (self.limit.places() / 2).max(QUEUE_CROWDED_MIN)
+        } else {
+            (QUEUE_FACTOR * self.limit.places_in_sight()).max(QUEUE_MIN)
+        };
         if self.waiting() < most.min(self.ceiling) {
             return true;
         }
@@ -212,7 +217,7 @@ impl Gate {
 
     /// A request has ended; `good` if it was answered as it wished.
     pub(super) fn leave(&mut self, held: &Held, good: bool, now: Micros, wakers: &mut Wakers) {
-        self.limit.sample(held.kind, held.began, now, good, self.in_flight);
+        self.limit.sample(held.kind, held.began, now, good, held.alone, self.in_flight);
         self.lend(held, now, wakers);
     }
 
@@ -232,18 +237,19 @@ impl Gate {
     pub(super) fn take_back(&mut self, kind: usize, spent: Micros, surely: bool, now: Micros) -> Result<Held, u64> {
         let places = self.limit.places();
         if !surely && self.in_flight >= (places + places.div_ceil(2)).min(self.ceiling) {
-            self.limit.wanted();
+            self.limit.wanted(now);
             return Err(self.refuse(Rank::FIRST, now));
         }
         let mut held = self.take(kind, now);
-        held.began = now.saturating_sub(spent);
+        // Others may have been there before.
+        (held.began, held.alone) = (now.saturating_sub(spent), false);
         Ok(held)
     }
 
     fn take(&mut self, kind: usize, now: Micros) -> Held {
         self.in_flight += 1;
         self.pressure.admitted(now);
-        Held { kind, began: now, due: self.limit.begin(kind, now, self.in_flight) }
+        Held { kind, began: now, alone: self.in_flight == 1, due: self.limit.begin(kind, now, self.in_flight) }
     }
 
     fn fits(&self, rank: Rank) -> bool {

@@ -2,13 +2,15 @@
 //!
 //! A limiter by gradient: where times are above the usual of their kind by more than a tolerance, the limit falls in proportion; where they are not and
 //! the limit is in use, it rises (L. Brakmo, L. Peterson, "TCP Vegas", IEEE JSAC 13(8), 1995; Netflix concurrency-limits, `Gradient2Limit`; Uber,
-//! "Cinnamon", 2023; B. Beyer et al., "Site Reliability Engineering", 2016, chapter 21). Four things are done differently, because each is how such limiters fail:
+//! "Cinnamon", 2023; B. Beyer et al., "Site Reliability Engineering", 2016, chapter 21). Five things are done differently, because each is how such limiters fail:
 //!
 //! - **The baseline is per kind of request** ([`super::baseline`]), so a slow route is not taken for congestion, whatever the mix.
 //! - **Every reduction is an experiment.** If fewer requests at once are not faster ones, what they wait for is not each other (a database that has become slower,
 //!   answers that are no longer kept): then that is the new usual, and the limit comes back. Little's law says which: in a queue half as many take half the time.
-//! - **The baseline does not follow the load.** It moves only while the limit is hardly in use; while it is, the limit is halved for a moment now and then
-//!   (as BBR drains its pipe: N. Cardwell et al., "BBR", CACM 60(2), 2017), which shows a baseline that was a queue itself.
+//! - **The baseline does not follow the load.** It is what those take who found nobody there, and else moves only while the limit is hardly in use; while it is, the limit
+//!   is halved for a moment now and then (as BBR drains its pipe: N. Cardwell et al., "BBR", CACM 60(2), 2017), which shows a baseline that was a queue itself.
+//! - **What nobody needs is taken back**, and comes back by doubling. A limit that is as high as in the morning lets a surge at noon fill it before there is a single
+//!   sample.
 //! - **Nothing completing is a measurement too.** When most of what is in flight is overdue, the limit falls without any sample.
 //!
 //! Pure: the time is an argument, in microseconds from any beginning.
@@ -16,16 +18,23 @@
 use std::time::Duration;
 
 use super::Micros;
-use super::baseline::{Baselines, as_f64};
+use super::baseline::{Baselines, FAR_ABOVE, as_f64};
 use super::overdue::{Due, Overdue};
 use super::window::{Seen, Window};
 
 /// Times may be twice the usual (with [an allowance](super::baseline) on both): the queue is then as long as the work, so that whoever becomes free finds someone
 /// waiting, also where times scatter. Less would refuse requests at nine tenths of the capacity, when nothing but chance has made them meet.
-const TOLERANCE: f64 = std::f64::consts::LN_2;
+pub(super) const TOLERANCE: f64 = std::f64::consts::LN_2;
 
 /// Where a process begins to learn. More than any burst of a quiet service; the first windows take it to what is right.
 const BEGIN_WITH: f64 = 64.0;
+
+/// What nobody needs is taken back, down to twice as many as were there at once lately: the least class may fill 60 % of it.
+const SPARE: f64 = 2.0;
+/// And not below this. A page of a browser opens six at once, and the queue has room for more.
+const REST: f64 = 16.0;
+/// How long lately is: the most that were there at once are forgotten with this time constant.
+const LATELY_US: f64 = 10_000_000.0;
 
 /// After a change a window begins so many usual times later: those that take long would not be among the first to come back, and the rest would look fast. A second at most.
 const SETTLE_TIMES: Micros = 4;
@@ -35,8 +44,9 @@ const WINDOW_MAX_US: Micros = 10_000_000;
 
 /// No reduction is to less than a quarter. A wrong one is undone in one step.
 const FALL_MAX: f64 = 0.25;
-/// At the floor nothing can be tried. After so many windows what is seen there is the usual.
+/// At the floor fewer can't be tried, so more are, by this factor: after so many windows there, and then as rarely as limits in use are halved.
 const WINDOWS_AT_FLOOR: u32 = 2;
+const RAISE: f64 = 2.0;
 
 /// In a calm window the limit is at most half in use, and times are near the usual: what is far from it wants an experiment. Baselines then come nearer with this time
 /// constant, slower than a gust and faster than a day.
@@ -67,6 +77,10 @@ pub(super) struct Limit {
     current: f64,
     /// What was good until something happened: up to there it doubles.
     known: f64,
+    /// The most that were there at once lately.
+    needed: f64,
+    /// Somebody found no place in the window before.
+    in_use: bool,
     baselines: Baselines,
     overdue: Overdue,
     window: Window,
@@ -77,9 +91,14 @@ pub(super) struct Limit {
     usual: Micros,
     /// The window before was one of congestion.
     suspected: bool,
+    /// The window before said that fewer take as long. Chance says so once, rarely twice.
+    found_none: bool,
     at_floor: u32,
     probe_at: Micros,
     probe_pause: Micros,
+    /// The same for twice the floor.
+    raise_at: Micros,
+    raise_pause: Micros,
     stalled_since: Option<Micros>,
     step_at: Micros,
     /// Those that came back since the last step.
@@ -100,6 +119,16 @@ enum Mode {
         from: f64,
         seen: Seen,
     },
+    /// It is raised from the floor for a moment: what was seen there.
+    Raised {
+        seen: Seen,
+    },
+}
+
+/// Between floor and ceiling, which were numbers of this type.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(places: f64) -> usize {
+    places as usize
 }
 
 impl Limit {
@@ -114,6 +143,8 @@ impl Limit {
             ceiling,
             current,
             known: current,
+            needed: current / SPARE,
+            in_use: false,
             baselines: Baselines::new(allowance),
             overdue: Overdue::new(),
             window: Window::default(),
@@ -121,9 +152,12 @@ impl Limit {
             fresh_from: 0,
             usual: 0,
             suspected: false,
+            found_none: false,
             at_floor: 0,
             probe_at: 0,
             probe_pause: PROBE_SOON_US,
+            raise_at: 0,
+            raise_pause: PROBE_SOON_US,
             stalled_since: None,
             step_at: 0,
             came_back: 0,
@@ -133,11 +167,13 @@ impl Limit {
 
     /// How many at once.
     pub(super) fn places(&self) -> usize {
-        // Between floor and ceiling, which were numbers of this type.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        {
-            self.current as usize
-        }
+        whole(self.current)
+    }
+
+    /// How many there are soon, if they are wanted: as many as were good before.
+    pub(super) fn places_in_sight(&self) -> usize {
+        let steady = matches!(self.mode, Mode::Steady) && self.stalled_since.is_none();
+        whole(if steady { self.known.max(self.current) } else { self.current })
     }
 
     /// A request is worked on, now one of this many.
@@ -151,9 +187,9 @@ impl Limit {
         self.overdue.leave(due);
     }
 
-    /// A request of this kind took from `began` to `now`, beside this many others. What failed can have been too slow, never fast: a refusal by the
+    /// A request of this kind took from `began` to `now`, beside this many others; `alone` if nobody was there when it came. What failed can have been too slow, never fast: a refusal by the
     /// database takes no time at all, and says nothing of how long an answer takes.
-    pub(super) fn sample(&mut self, kind: usize, began: Micros, now: Micros, good: bool, in_flight: usize) {
+    pub(super) fn sample(&mut self, kind: usize, began: Micros, now: Micros, good: bool, alone: bool, in_flight: usize) {
         self.came_back += usize::from(good);
         let took = now.saturating_sub(began);
         if !good && took < self.baselines.overdue_after(kind) / 4 {
@@ -162,16 +198,25 @@ impl Limit {
         if began < self.fresh_from || now < self.window.began {
             return;
         }
-        let Some(distance) = self.baselines.distance(kind, took, now) else { return };
-        if !good && distance < 0.0 {
+        let Some(far) = self.baselines.distance(kind, took, now) else { return };
+        if !good && far < 0.0 {
             return;
         }
+        let distance = far.min(FAR_ABOVE);
         self.baselines.note(kind, distance);
-        self.window.add(distance, took, in_flight);
+        if alone && good {
+            self.baselines.seen_alone(kind, distance);
+        }
+        self.window.add(distance, far, took, in_flight);
     }
 
     /// Somebody found no place.
-    pub(super) fn wanted(&mut self) {
+    pub(super) fn wanted(&mut self, now: Micros) {
+        // Those who came while there was room for all do not show how it is without.
+        if !self.in_use && !self.window.wanted && matches!(self.mode, Mode::Steady) {
+            self.fresh_from = now;
+            self.turn(now);
+        }
         self.window.wanted = true;
     }
 
@@ -182,9 +227,14 @@ impl Limit {
             self.step_at = now + STALL_STEP_US;
             self.watch(now, in_flight);
         }
-        if self.window.full(now) {
+        let length = now.saturating_sub(self.window.began);
+        let full = self.window.full(now);
+        if full || length > WINDOW_MAX_US {
+            self.needed = (self.needed * (-as_f64(length) / LATELY_US).exp()).max(as_f64(self.window.peak as u64));
+        }
+        if full {
             self.decide(now);
-        } else if now.saturating_sub(self.window.began) > WINDOW_MAX_US {
+        } else if length > WINDOW_MAX_US {
             self.turn(now);
         }
         self.current > before
@@ -199,7 +249,7 @@ impl Limit {
             None if stalled => {
                 let before = match self.mode {
                     Mode::Probing { from, .. } | Mode::Falling { from, .. } => from,
-                    Mode::Steady => self.current,
+                    Mode::Steady | Mode::Raised { .. } => self.current,
                 };
                 // It may have begun before, and be interrupted by refusals.
                 self.known = self.known.max(before);
@@ -218,6 +268,7 @@ impl Limit {
 
     fn decide(&mut self, now: Micros) {
         let seen = self.window.seen();
+        self.in_use = self.window.wanted;
         self.inflation = seen.distance.exp();
         if self.stalled_since.is_some() {
             // What was begun since it stalled does come back: it is slow, and not stalled.
@@ -228,6 +279,7 @@ impl Limit {
             Mode::Steady => self.steady(seen, now),
             Mode::Falling { from, seen: before } => self.fallen(from, before, seen, now),
             Mode::Probing { from, seen: before } => self.probed(from, before, seen, now),
+            Mode::Raised { seen: before } => self.raised(before, seen, now),
         }
     }
 
@@ -252,6 +304,7 @@ impl Limit {
                 let length = as_f64(now.saturating_sub(self.window.began));
                 self.baselines.follow(1.0 - (-length / CALM_US).exp());
             }
+            self.current = self.current.min((self.needed * SPARE).max(REST)).max(self.floor);
             return self.turn(now);
         }
         if self.probe_at == 0 {
@@ -276,11 +329,12 @@ impl Limit {
     fn fall(&mut self, seen: Seen, now: Micros) {
         if self.current <= self.floor {
             self.at_floor += 1;
-            if self.at_floor >= WINDOWS_AT_FLOOR {
-                self.at_floor = 0;
-                self.baselines.move_to(seen.distance);
+            if self.at_floor < WINDOWS_AT_FLOOR || now < self.raise_at || self.floor >= self.ceiling {
+                return self.turn(now);
             }
-            return self.turn(now);
+            self.at_floor = 0;
+            self.mode = Mode::Raised { seen };
+            return self.set(self.current * RAISE, now);
         }
         self.mode = Mode::Falling { from: self.current, seen };
         // What is not used cannot be taken away.
@@ -294,7 +348,8 @@ impl Limit {
             self.known = self.current;
             return self.turn(now);
         }
-        match seen.elastic(before) {
+        match seen.elastic(before, self.baselines.allowance_us()) {
+            Some(false) if !std::mem::replace(&mut self.found_none, true) => self.turn(now),
             Some(false) => {
                 self.baselines.move_to(seen.distance);
                 self.mode = Mode::Steady;
@@ -305,11 +360,32 @@ impl Limit {
         }
     }
 
-    fn probed(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
+    /// Do twice as many as the floor take as long as the floor's? Then these did not wait for each other.
+    fn raised(&mut self, before: Seen, seen: Seen, now: Micros) {
+        let none = before.elastic(seen, self.baselines.allowance_us()) == Some(false);
+        if none && !std::mem::replace(&mut self.found_none, true) {
+            return self.turn(now);
+        }
         self.mode = Mode::Steady;
-        if seen.distance > TOLERANCE * DOUBT && seen.elastic(before) == Some(false) {
+        if none {
+            self.baselines.move_to(seen.distance);
+            self.raise_pause = PROBE_SOON_US;
+            self.turn(now);
+        } else {
+            self.raise_pause = (self.raise_pause * 2).min(PROBE_PAUSE_MAX_US);
+            self.set(self.floor, now);
+        }
+        self.raise_at = now + self.raise_pause;
+    }
+
+    fn probed(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
+        if seen.distance > TOLERANCE * DOUBT && seen.elastic(before, self.baselines.allowance_us()) == Some(false) {
+            if !std::mem::replace(&mut self.found_none, true) {
+                return self.turn(now);
+            }
             self.baselines.move_to(seen.distance);
         }
+        self.mode = Mode::Steady;
         if seen.distance + seen.error < -PROBE_FIND {
             self.baselines.move_to(seen.distance);
             self.probe_pause = PROBE_SOON_US;
@@ -325,6 +401,7 @@ impl Limit {
     /// Another limit, and a window that judges it.
     fn set(&mut self, to: f64, now: Micros) {
         self.current = to.clamp(self.floor, self.ceiling);
+        self.found_none = false;
         self.fresh_from = now;
         self.turn(now + (SETTLE_TIMES * self.usual).min(SETTLE_MAX_US));
     }

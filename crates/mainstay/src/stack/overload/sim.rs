@@ -129,7 +129,7 @@ impl Sim {
     /// Lets requests come at this rate a second for so long.
     pub(super) fn run(&mut self, rate: f64, seconds: f64) {
         self.rate = rate;
-        if !self.arriving {
+        if !self.arriving && rate > 0.0 {
             self.arriving = true;
             self.at(self.now + 1, Event::Arrives);
         }
@@ -149,6 +149,7 @@ impl Sim {
     fn handle(&mut self, event: Event) {
         let mut wakers = Vec::new();
         match event {
+            Event::Arrives if self.rate == 0.0 => self.arriving = false,
             Event::Arrives => {
                 let gap = self.chance.exponential(1e6 / self.rate);
                 self.at(self.now + 1 + gap as Micros, Event::Arrives);
@@ -196,14 +197,14 @@ impl Sim {
         self.work();
     }
 
-    /// So many come at once, and go on asking.
+    /// So many come at once, and go on asking for so long.
     pub(super) fn hammer(&mut self, clients: usize, seconds: f64) {
         self.hammering = true;
         let mut wakers = Vec::new();
         (0..clients).for_each(|_| self.arrive(&mut wakers));
         self.work();
-        self.arriving = true;
         self.run(0.0, seconds);
+        self.hammering = false;
     }
 
     fn answered(&mut self, job: &Job, wakers: &mut Vec<Waker>) {

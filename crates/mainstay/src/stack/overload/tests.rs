@@ -145,9 +145,9 @@ proptest! {
             let due = limit.begin(took as usize % 3, now, in_flight);
             now += took / 20;
             if wanted {
-                limit.wanted();
+                limit.wanted(now);
             }
-            limit.sample(took as usize % 3, now.saturating_sub(took), now, good, in_flight);
+            limit.sample(took as usize % 3, now.saturating_sub(took), now, good, false, in_flight);
             limit.leave(due);
             limit.look(now, in_flight);
             prop_assert!((floor..=ceiling).contains(&limit.places()));
@@ -160,14 +160,14 @@ fn learnt() -> (Limit, Micros) {
     let (mut limit, mut now) = (Limit::new(8, 1024, ALLOWANCE), 0);
     for _ in 0..500 {
         now += 2_000;
-        answered(&mut limit, &mut now, 10_000, 20);
+        answered(&mut limit, &mut now, 10_000, 40);
     }
     (limit, now)
 }
 
 fn answered(limit: &mut Limit, now: &mut Micros, took: Micros, in_flight: usize) {
     let due = limit.begin(0, now.saturating_sub(took), in_flight);
-    limit.sample(0, now.saturating_sub(took), *now, true, in_flight);
+    limit.sample(0, now.saturating_sub(took), *now, true, false, in_flight);
     limit.leave(due);
     limit.look(*now, in_flight);
 }
@@ -178,7 +178,7 @@ fn one_outlier_changes_nothing() {
     let before = limit.places();
     for number in 0..200 {
         now += 2_000;
-        answered(&mut limit, &mut now, if number % 20 == 0 { 5_000_000 } else { 10_000 }, 20);
+        answered(&mut limit, &mut now, if number % 20 == 0 { 5_000_000 } else { 10_000 }, 40);
         assert_eq!(limit.places(), before);
     }
 }
@@ -193,10 +193,68 @@ fn a_limit_that_is_not_in_use_does_not_grow() {
     assert_eq!(limit.places(), 64, "nobody wanted more");
     for _ in 0..200 {
         now += 2_000;
-        limit.wanted();
+        limit.wanted(now);
         answered(&mut limit, &mut now, 10_000, 60);
     }
     assert!(limit.places() > 64, "{}", limit.places());
+}
+
+#[test]
+fn what_nobody_needs_is_taken_back_and_is_there_again_when_it_is_wanted() {
+    let (mut limit, mut now) = learnt();
+    let mut fewest = limit.places();
+    for _ in 0..30_000 {
+        now += 2_000;
+        answered(&mut limit, &mut now, 10_000, 12);
+        assert!(limit.places() <= fewest, "it grows while nobody wants more");
+        fewest = limit.places();
+    }
+    assert_eq!((fewest, limit.places_in_sight()), (24, 64), "twice as many as there are, and the queue has room for a burst");
+    let wanted_at = now;
+    while limit.places() < 64 {
+        now += 1_000;
+        limit.wanted(now);
+        let places = limit.places();
+        answered(&mut limit, &mut now, 10_000, places);
+        assert!(now - wanted_at < 300_000, "{}", limit.places());
+    }
+}
+
+#[test]
+fn who_is_alone_shows_the_usual_even_if_nobody_was_before() {
+    let (mut limit, mut now) = learnt();
+    for _ in 0..100 {
+        now += 2_000;
+        limit.sample(0, now - 1_000, now, true, true, 3);
+    }
+    let seconds = limit.baseline_s(0).unwrap();
+    assert!((seconds - 0.001).abs() < 1e-4, "{seconds}");
+}
+
+#[test]
+fn at_the_floor_more_are_let_in_to_see_whether_they_wait_for_each_other() {
+    let (mut limit, mut now) = (Limit::new(4, 1024, ALLOWANCE), 0);
+    for _ in 0..1_000 {
+        now += 2_000;
+        answered(&mut limit, &mut now, 10_000, 2);
+    }
+    let mut full_for_a_minute = |took: fn(u64) -> Micros| {
+        let (mut most, until) = (0, now + 60_000_000);
+        while now < until {
+            let places = limit.places();
+            most = most.max(places);
+            let took = took(places as u64);
+            now += took / places as u64;
+            limit.wanted(now);
+            answered(&mut limit, &mut now, took, places);
+        }
+        (limit.places(), most)
+    };
+    // One server for all.
+    full_for_a_minute(|places| 10_000 * places);
+    assert_eq!(full_for_a_minute(|places| 10_000 * places), (4, 8), "twice as many take twice as long");
+    // As long as four took there, and one for each.
+    assert!(full_for_a_minute(|_| 40_000).0 > 64);
 }
 
 #[test]
@@ -205,7 +263,7 @@ fn failures_are_never_fast() {
     let seconds = limit.baseline_s(0).unwrap();
     for _ in 0..2_000 {
         now += 2_000;
-        limit.sample(0, now - 100, now, false, 20);
+        limit.sample(0, now - 100, now, false, false, 20);
         limit.look(now, 20);
     }
     assert!((limit.baseline_s(0).unwrap() - seconds).abs() < 1e-9);

@@ -2,6 +2,7 @@
 
 use super::Micros;
 use super::baseline::as_f64;
+use super::limit::TOLERANCE;
 
 /// A window is closed with 16 samples or more, after 50 ms or more, and when the error of its mean is small against the tolerance; 256 samples or a second do in any
 /// case.
@@ -10,27 +11,35 @@ const SAMPLES_ENOUGH: u32 = 256;
 const WINDOW_MIN_US: Micros = 50_000;
 const WINDOW_ENOUGH_US: Micros = 1_000_000;
 const ERROR_SMALL: f64 = 0.15;
+/// Six do where they are far above what is tolerated, by this many errors of the mean.
+const SAMPLES_CLEAR: u32 = 6;
+const CLEAR: f64 = 2.0;
 /// A service with few requests closes it with four after two seconds.
 const SAMPLES_FEW: u32 = 4;
 const WINDOW_LONG_US: Micros = 2_000_000;
 /// A reduction teaches something when there are fewer requests in flight by this factor.
 const FEWER: f64 = 0.7;
 /// Of what a queue would give back (all of it: 1), this much has to come for the wait to have been one.
-const ELASTIC: f64 = 0.3;
+const ELASTIC: f64 = 0.5;
 
-/// What a window showed: the mean distance from the usual, its standard error, and the mean number in flight.
+/// What a window showed: the mean distance from the usual, its standard error, the mean number in flight, and the mean time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) distance: f64,
+    /// The same, with single ones as far above as they are.
+    far: f64,
     pub(super) error: f64,
     pub(super) together: f64,
+    pub(super) took_us: f64,
 }
 
 impl Seen {
-    /// Did fewer requests at once take less time, as they would if they had waited for each other? `None`: they were not fewer.
-    pub(super) fn elastic(self, before: Self) -> Option<bool> {
-        let fewer = (before.together / self.together.max(1.0)).ln();
-        (fewer >= -FEWER.ln()).then(|| (before.distance - self.distance) / fewer >= ELASTIC)
+    /// Did fewer requests at once take less time, as they would if they had waited for each other (in proportion, by Little's law; distances have this allowance in them)?
+    /// `None`: they were not fewer.
+    pub(super) fn elastic(self, before: Self, allowance_us: f64) -> Option<bool> {
+        let left = self.together.max(1.0) / before.together;
+        let queue = ((before.took_us + allowance_us) / (before.took_us * left + allowance_us)).ln();
+        (left <= FEWER).then(|| before.far - self.far >= ELASTIC * queue)
     }
 }
 
@@ -40,6 +49,7 @@ pub(super) struct Window {
     pub(super) began: Micros,
     count: u32,
     sum: f64,
+    far: f64,
     squares: f64,
     together: f64,
     took: Micros,
@@ -53,10 +63,11 @@ impl Window {
         Self { began, ..Self::default() }
     }
 
-    /// A sample: its distance from the usual, its time, and how many were in flight when it ended.
-    pub(super) fn add(&mut self, distance: f64, took: Micros, in_flight: usize) {
+    /// A sample: its distance from the usual, within bounds and `far`, its time, and how many were in flight when it ended.
+    pub(super) fn add(&mut self, distance: f64, far: f64, took: Micros, in_flight: usize) {
         self.count += 1;
         self.sum += distance;
+        self.far += far;
         self.squares += distance * distance;
         self.took += took;
         self.together += as_f64(in_flight as u64);
@@ -71,13 +82,23 @@ impl Window {
         let count = f64::from(self.count.max(1));
         let distance = self.sum / count;
         let variance = (self.squares / count - distance * distance).max(0.0);
-        Seen { distance, error: (variance / count).sqrt(), together: self.together / count }
+        Seen {
+            distance,
+            far: self.far / count,
+            error: (variance / count).sqrt(),
+            together: self.together / count,
+            took_us: as_f64(self.took) / count,
+        }
     }
 
     /// Is it time to judge it?
     pub(super) fn full(&self, now: Micros) -> bool {
         let length = now.saturating_sub(self.began);
         if self.count < SAMPLES_MIN {
+            let seen = self.seen();
+            if self.count >= SAMPLES_CLEAR && length >= WINDOW_MIN_US && seen.distance - CLEAR * seen.error > TOLERANCE {
+                return true;
+            }
             return length >= WINDOW_LONG_US && self.count >= SAMPLES_FEW;
         }
         length >= WINDOW_MIN_US && (length >= WINDOW_ENOUGH_US || self.count >= SAMPLES_ENOUGH || self.seen().error <= ERROR_SMALL)
