@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// Seconds in place of a minute; what is wanted stays the same
     #[arg(long)]
     short: bool,
+    /// One that does not decide how this ends; it is done, said and reported as the others
+    #[arg(long, value_name = "NAME", value_parser = names)]
+    undecided: Vec<Names>,
     /// Drill the service at this URL, on loopback, in place of one that is started for it
     #[arg(long, value_name = "URL", value_parser = Running::address)]
     url: Option<SocketAddr>,
@@ -66,6 +69,11 @@ fn names(text: &str) -> Result<Names, String> {
 }
 
 impl Arguments {
+    /// Does this one decide how the command ends?
+    fn decides(&self, name: Name) -> bool {
+        !self.undecided.iter().any(|names| names.0.contains(&name))
+    }
+
     fn running(&self, address: SocketAddr, service: &str) -> Running {
         Running {
             service: service.to_owned(),
@@ -80,7 +88,7 @@ impl Arguments {
     }
 }
 
-/// Runs the drills. Ends with 0 if each that was done to ours held, with 1 if one fell, with 69 if one could not be done.
+/// Runs the drills. Ends with 0 if each that was done to ours and decides held, with 1 if one fell, with 69 if one could not be done.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     in_a_runtime(drill(arguments))
 }
@@ -120,12 +128,15 @@ async fn drill(arguments: &Arguments) -> ExitCode {
             None => None,
         };
         for (number, (service, outcome)) in [Some(ours), peer].into_iter().flatten().enumerate() {
+            let ours = number == 0;
             let outcome = outcome.unwrap_or_else(|error| {
-                undone |= number == 0;
+                undone |= ours;
                 Outcome::skipped(error)
             });
-            fell |= number == 0 && outcome.held() == Some(false);
-            super::print(&format!("  {service}: {}\n{}", outcome.verdict(), outcome.text()));
+            let fell_now = ours && outcome.held() == Some(false);
+            fell |= fell_now && arguments.decides(name);
+            let aside = if fell_now && !arguments.decides(name) { ", which decides nothing here" } else { "" };
+            super::print(&format!("  {service}: {}{aside}\n{}", outcome.verdict(), outcome.text()));
             done.push(Done { name, service, outcome });
         }
     }
