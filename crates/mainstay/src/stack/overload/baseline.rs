@@ -23,7 +23,7 @@ const FIRST_US: Micros = 500_000;
 pub(super) const FAR_ABOVE: f64 = 3.0;
 const FAR_BELOW: f64 = -1.0;
 
-/// Who found nobody there shows what nobody was in the way of, whoever came later. A baseline goes so much of the way there.
+/// Who found nobody there waited for nobody, and whoever came later had to share with him at most. A baseline goes so much of the way there.
 const ALONE_GAIN: f64 = 1.0 / 16.0;
 
 /// Weight of what all kinds show together beside the samples of a single one, when baselines are moved at once.
@@ -32,7 +32,7 @@ const TOGETHER_WEIGHT: f64 = 8.0;
 /// A request is overdue at four times its usual, and not before half a second: longer than Redis may be waited for, and more than a machine that others
 /// share pauses a process for. Meanwhile the limit holds as it is, so waiting costs nothing.
 const OVERDUE_FACTOR: f64 = 4.0;
-const OVERDUE_MIN_US: f64 = 500_000.0;
+pub(super) const OVERDUE_MIN_US: f64 = 500_000.0;
 /// A kind that nobody knows yet is overdue after a second.
 const OVERDUE_UNKNOWN_US: Micros = 1_000_000;
 /// As far ahead as is looked.

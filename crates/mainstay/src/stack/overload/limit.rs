@@ -18,9 +18,9 @@
 use std::time::Duration;
 
 use super::Micros;
-use super::baseline::{Baselines, FAR_ABOVE, as_f64};
+use super::baseline::{Baselines, FAR_ABOVE, OVERDUE_MIN_US, as_f64};
 use super::overdue::{Due, Overdue};
-use super::window::{Seen, Window};
+use super::window::{FEWER, Seen, Window};
 
 /// Times may be twice the usual (with [an allowance](super::baseline) on both): the queue is then as long as the work, so that whoever becomes free finds someone
 /// waiting, also where times scatter. Less would refuse requests at nine tenths of the capacity, when nothing but chance has made them meet.
@@ -47,6 +47,8 @@ const FALL_MAX: f64 = 0.25;
 /// At the floor fewer can't be tried, so more are, by this factor: after so many windows there, and then as rarely as limits in use are halved.
 const WINDOWS_AT_FLOOR: u32 = 2;
 const RAISE: f64 = 2.0;
+/// Requests that take longer are overdue before twice as many of them have come back, and a range that is too narrow has no room for twice as many: what they show is the usual then.
+const RAISE_UNTIL_US: f64 = OVERDUE_MIN_US;
 
 /// In a calm window the limit is at most half in use, and times are near the usual: what is far from it wants an experiment. Baselines then come nearer with this time
 /// constant, slower than a gust and faster than a day.
@@ -172,7 +174,7 @@ impl Limit {
 
     /// How many there are soon, if they are wanted: as many as were good before.
     pub(super) fn places_in_sight(&self) -> usize {
-        let steady = matches!(self.mode, Mode::Steady) && self.stalled_since.is_none();
+        let steady = matches!(self.mode, Mode::Steady) && self.stalled_since.is_none() && !self.suspected;
         whole(if steady { self.known.max(self.current) } else { self.current })
     }
 
@@ -195,15 +197,16 @@ impl Limit {
         if !good && took < self.baselines.overdue_after(kind) / 4 {
             return;
         }
+        // Also from those that are not fresh, if nothing else is known.
+        let Some(far) = self.baselines.distance(kind, took, now) else { return };
         if began < self.fresh_from || now < self.window.began {
             return;
         }
-        let Some(far) = self.baselines.distance(kind, took, now) else { return };
         if !good && far < 0.0 {
             return;
         }
         let distance = far.min(FAR_ABOVE);
-        self.baselines.note(kind, distance);
+        self.baselines.note(kind, far);
         if alone && good {
             self.baselines.seen_alone(kind, distance);
         }
@@ -213,9 +216,9 @@ impl Limit {
     /// Somebody found no place.
     pub(super) fn wanted(&mut self, now: Micros) {
         // Those who came while there was room for all do not show how it is without.
-        if !self.in_use && !self.window.wanted && matches!(self.mode, Mode::Steady) {
+        if !self.in_use && !self.window.wanted && matches!(self.mode, Mode::Steady) && self.stalled_since.is_none() {
             self.fresh_from = now;
-            self.turn(now);
+            self.turn(now.max(self.window.began));
         }
         self.window.wanted = true;
     }
@@ -228,13 +231,16 @@ impl Limit {
             self.watch(now, in_flight);
         }
         let length = now.saturating_sub(self.window.began);
-        let full = self.window.full(now);
+        let full = self.window.full(now, matches!(self.mode, Mode::Steady));
         if full || length > WINDOW_MAX_US {
             self.needed = (self.needed * (-as_f64(length) / LATELY_US).exp()).max(as_f64(self.window.peak as u64));
+            self.in_use = self.window.wanted;
         }
         if full {
             self.decide(now);
         } else if length > WINDOW_MAX_US {
+            self.suspected = false;
+            self.take_back();
             self.turn(now);
         }
         self.current > before
@@ -255,24 +261,37 @@ impl Limit {
                 self.known = self.known.max(before);
                 self.mode = Mode::Steady;
                 self.stalled_since = Some(now);
-                self.set(self.current * HALF, now);
+                if self.current > self.floor {
+                    self.suspected = false;
+                    self.set(self.current * HALF, now);
+                }
             }
             Some(_) if stalled => self.current = (self.current * HALF).max(self.floor),
             Some(_) => {
                 self.stalled_since = None;
-                self.set(self.current, now);
+                if self.current > self.floor {
+                    self.set(self.current, now);
+                }
             }
             None => {}
         }
     }
 
+    /// What nobody needs.
+    fn take_back(&mut self) {
+        if !self.in_use && matches!(self.mode, Mode::Steady) && self.stalled_since.is_none() {
+            self.current = self.current.min((self.needed * SPARE).max(REST)).max(self.floor);
+        }
+    }
+
     fn decide(&mut self, now: Micros) {
         let seen = self.window.seen();
-        self.in_use = self.window.wanted;
         self.inflation = seen.distance.exp();
         if self.stalled_since.is_some() {
-            // What was begun since it stalled does come back: it is slow, and not stalled.
-            self.baselines.move_to(seen.distance);
+            // What was begun since it stalled does come back, and again: it is slow, and not stalled. Once is how a stall ends.
+            if std::mem::replace(&mut self.suspected, true) {
+                self.baselines.move_to(seen.far);
+            }
             return self.turn(now);
         }
         match self.mode {
@@ -287,7 +306,6 @@ impl Limit {
         if seen.distance <= TOLERANCE || self.usual == 0 {
             self.usual = self.window.mean_time();
         }
-        let used = as_f64(self.window.peak as u64);
         // As few as the floor would let in do not stand in each other's way, whatever they show.
         let few = seen.together <= self.floor && self.current > self.floor;
         if seen.distance - seen.error > TOLERANCE && !few {
@@ -298,15 +316,19 @@ impl Limit {
             return self.turn(now);
         }
         self.suspected = false;
-        self.at_floor = 0;
         if !self.window.wanted {
-            if used <= self.current * CALM && seen.distance <= TOLERANCE * DOUBT {
+            if as_f64(self.window.peak as u64) <= self.current * CALM && seen.distance <= TOLERANCE * DOUBT {
                 let length = as_f64(now.saturating_sub(self.window.began));
                 self.baselines.follow(1.0 - (-length / CALM_US).exp());
             }
-            self.current = self.current.min((self.needed * SPARE).max(REST)).max(self.floor);
+            self.take_back();
+            self.at_floor = 0;
             return self.turn(now);
         }
+        if self.current < self.floor + 1.0 && seen.distance > TOLERANCE * DOUBT {
+            return self.stay_at_floor(seen, now);
+        }
+        self.at_floor = 0;
         if self.probe_at == 0 {
             self.probe_at = now + self.probe_pause;
         }
@@ -328,52 +350,73 @@ impl Limit {
 
     fn fall(&mut self, seen: Seen, now: Micros) {
         if self.current <= self.floor {
-            self.at_floor += 1;
-            if self.at_floor < WINDOWS_AT_FLOOR || now < self.raise_at || self.floor >= self.ceiling {
-                return self.turn(now);
-            }
-            self.at_floor = 0;
-            self.mode = Mode::Raised { seen };
-            return self.set(self.current * RAISE, now);
+            return self.stay_at_floor(seen, now);
         }
         self.mode = Mode::Falling { from: self.current, seen };
-        // What is not used cannot be taken away.
-        let used = self.current.min(as_f64(self.window.peak as u64));
+        // What is not used cannot be taken away. Those who are late may all have come before the window.
+        let used = self.current.min(seen.together.max(as_f64(self.window.peak as u64)));
         self.set(used * (TOLERANCE - seen.distance).exp().max(FALL_MAX), now);
+    }
+
+    /// There are no fewer, and these take longer than usual.
+    fn stay_at_floor(&mut self, seen: Seen, now: Micros) {
+        self.at_floor += 1;
+        if self.at_floor < WINDOWS_AT_FLOOR || now < self.raise_at {
+            return self.turn(now);
+        }
+        self.at_floor = 0;
+        if seen.took_us >= RAISE_UNTIL_US || self.floor > self.ceiling * FEWER {
+            self.baselines.move_to(seen.far);
+            return self.turn(now);
+        }
+        self.mode = Mode::Raised { seen };
+        self.set(self.floor * RAISE, now);
     }
 
     fn fallen(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
         if seen.distance - seen.error <= TOLERANCE {
-            self.mode = Mode::Steady;
+            self.found();
             self.known = self.current;
             return self.turn(now);
         }
         match seen.elastic(before, self.baselines.allowance_us()) {
-            Some(false) if !std::mem::replace(&mut self.found_none, true) => self.turn(now),
+            Some(false) if !std::mem::replace(&mut self.found_none, true) => self.look_again(now),
             Some(false) => {
-                self.baselines.move_to(seen.distance);
-                self.mode = Mode::Steady;
+                self.baselines.move_to(seen.far);
+                self.found();
                 self.set(from, now);
             }
-            Some(true) => self.fall(seen, now),
-            None => self.fall(before, now),
+            None if self.current > self.floor => self.fall(before, now),
+            Some(true) | None => self.fall(seen, now),
         }
+    }
+
+    /// An experiment is over, and times are as usual.
+    fn found(&mut self) {
+        self.mode = Mode::Steady;
+        (self.suspected, self.at_floor) = (false, 0);
     }
 
     /// Do twice as many as the floor take as long as the floor's? Then these did not wait for each other.
     fn raised(&mut self, before: Seen, seen: Seen, now: Micros) {
-        let none = before.elastic(seen, self.baselines.allowance_us()) == Some(false);
-        if none && !std::mem::replace(&mut self.found_none, true) {
-            return self.turn(now);
+        let elastic = before.elastic(seen, self.baselines.allowance_us());
+        if elastic == Some(false) && !std::mem::replace(&mut self.found_none, true) {
+            return self.look_again(now);
         }
         self.mode = Mode::Steady;
-        if none {
-            self.baselines.move_to(seen.distance);
-            self.raise_pause = PROBE_SOON_US;
-            self.turn(now);
-        } else {
-            self.raise_pause = (self.raise_pause * 2).min(PROBE_PAUSE_MAX_US);
-            self.set(self.floor, now);
+        match elastic {
+            Some(false) => {
+                self.baselines.move_to(seen.far);
+                self.found();
+                self.raise_pause = PROBE_SOON_US;
+                self.turn(now);
+            }
+            Some(true) => {
+                self.raise_pause = (self.raise_pause * 2).min(PROBE_PAUSE_MAX_US);
+                self.set(self.floor, now);
+            }
+            // There were no more to be let in.
+            None => self.set(self.floor, now),
         }
         self.raise_at = now + self.raise_pause;
     }
@@ -381,13 +424,13 @@ impl Limit {
     fn probed(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
         if seen.distance > TOLERANCE * DOUBT && seen.elastic(before, self.baselines.allowance_us()) == Some(false) {
             if !std::mem::replace(&mut self.found_none, true) {
-                return self.turn(now);
+                return self.look_again(now);
             }
-            self.baselines.move_to(seen.distance);
+            self.baselines.move_to(seen.far);
         }
         self.mode = Mode::Steady;
         if seen.distance + seen.error < -PROBE_FIND {
-            self.baselines.move_to(seen.distance);
+            self.baselines.move_to(seen.far);
             self.probe_pause = PROBE_SOON_US;
             self.known = self.current;
             self.turn(now);
@@ -404,6 +447,12 @@ impl Limit {
         self.found_none = false;
         self.fresh_from = now;
         self.turn(now + (SETTLE_TIMES * self.usual).min(SETTLE_MAX_US));
+    }
+
+    /// Another window at the same limit, of requests that did not wait in the same queue.
+    fn look_again(&mut self, now: Micros) {
+        self.fresh_from = now;
+        self.turn(now);
     }
 
     fn turn(&mut self, now: Micros) {

@@ -11,14 +11,14 @@ const SAMPLES_ENOUGH: u32 = 256;
 const WINDOW_MIN_US: Micros = 50_000;
 const WINDOW_ENOUGH_US: Micros = 1_000_000;
 const ERROR_SMALL: f64 = 0.15;
-/// Six do where they are far above what is tolerated, by this many errors of the mean.
+/// Six do where their mean is far above what is tolerated, by this many of its errors.
 const SAMPLES_CLEAR: u32 = 6;
 const CLEAR: f64 = 2.0;
 /// A service with few requests closes it with four after two seconds.
 const SAMPLES_FEW: u32 = 4;
 const WINDOW_LONG_US: Micros = 2_000_000;
 /// A reduction teaches something when there are fewer requests in flight by this factor.
-const FEWER: f64 = 0.7;
+pub(super) const FEWER: f64 = 0.7;
 /// Of what a queue would give back (all of it: 1), this much has to come for the wait to have been one.
 const ELASTIC: f64 = 0.5;
 
@@ -27,7 +27,7 @@ const ELASTIC: f64 = 0.5;
 pub(super) struct Seen {
     pub(super) distance: f64,
     /// The same, with single ones as far above as they are.
-    far: f64,
+    pub(super) far: f64,
     pub(super) error: f64,
     pub(super) together: f64,
     pub(super) took_us: f64,
@@ -39,7 +39,7 @@ impl Seen {
     pub(super) fn elastic(self, before: Self, allowance_us: f64) -> Option<bool> {
         let left = self.together.max(1.0) / before.together;
         let queue = ((before.took_us + allowance_us) / (before.took_us * left + allowance_us)).ln();
-        (left <= FEWER).then(|| before.far - self.far >= ELASTIC * queue)
+        (left <= FEWER).then_some(before.far - self.far >= ELASTIC * queue)
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Window {
     pub(super) began: Micros,
     count: u32,
     sum: f64,
-    far: f64,
+    pub(super) far: f64,
     squares: f64,
     together: f64,
     took: Micros,
@@ -91,12 +91,12 @@ impl Window {
         }
     }
 
-    /// Is it time to judge it?
-    pub(super) fn full(&self, now: Micros) -> bool {
+    /// Is it time to judge it? Early, if it is `urgent` and clear: an experiment is no hurry, and those that come back together waited in the same queue.
+    pub(super) fn full(&self, now: Micros, urgent: bool) -> bool {
         let length = now.saturating_sub(self.began);
         if self.count < SAMPLES_MIN {
             let seen = self.seen();
-            if self.count >= SAMPLES_CLEAR && length >= WINDOW_MIN_US && seen.distance - CLEAR * seen.error > TOLERANCE {
+            if urgent && self.count >= SAMPLES_CLEAR && length >= WINDOW_MIN_US && seen.distance - CLEAR * seen.error > TOLERANCE {
                 return true;
             }
             return length >= WINDOW_LONG_US && self.count >= SAMPLES_FEW;
