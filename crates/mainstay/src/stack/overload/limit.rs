@@ -29,10 +29,10 @@ pub(super) const TOLERANCE: f64 = std::f64::consts::LN_2;
 /// Where a process begins to learn. More than any burst of a quiet service; the first windows take it to what is right.
 const BEGIN_WITH: f64 = 64.0;
 
-/// What nobody needs is taken back, down to twice as many as were there at once lately: the least class may fill 60 % of it.
-const SPARE: f64 = 2.0;
-/// And not below this. A page of a browser opens six at once, and the queue has room for more.
-const REST: f64 = 16.0;
+/// What nobody needs is taken back, down to a quarter more than were there at once lately.
+const SPARE: f64 = 1.25;
+/// And not below this: a page of a browser opens six at once, and the least class may fill 60 % of it. The queue has room for more.
+const REST: f64 = 12.0;
 /// How long lately is: the most that were there at once are forgotten with this time constant.
 const LATELY_US: f64 = 10_000_000.0;
 
