@@ -111,7 +111,8 @@ impl Shelf {
             let bytes = BESIDE + key.bytes() + kept.output.as_ref().map_or(0, Output::bytes);
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        let kept = moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).build();
+        // After both times nobody is given it any more, whatever happens. Without this, lists that nobody asks for again would fill the memory before they gave way.
+        let kept = moka::sync::Cache::builder().max_capacity(bytes).weigher(weigh).time_to_live(life_max + stale_max).build();
         let count = || AtomicU64::new(0);
         Self {
             generations,

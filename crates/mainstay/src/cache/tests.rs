@@ -89,6 +89,23 @@ impl Drop for Over<'_> {
     }
 }
 
+#[test]
+fn what_is_given_to_nobody_any_more_is_not_kept() {
+    let kept = |life: Duration| {
+        let generations = Arc::new(Generations::new(Instant::now()));
+        let (shelf, id) = (Shelf::new(1 << 20, life, life, generations), Uuid::new_v4());
+        let Found::Nothing(making) = shelf.find(&Key::id(&SHOWN, id), Subject::One(THINGS, id), Instant::now()) else { panic!("it was never made") };
+        drop(making.made(&SHOWN, Some(text("1")), Duration::ZERO));
+        shelf
+    };
+    let (long, short, begun) = (kept(LIFE), kept(Duration::from_millis(50)), Instant::now());
+    while short.counts().entries > 0 {
+        assert!(begun.elapsed() < LIFE / 2, "it is still there");
+        std::thread::yield_now();
+    }
+    assert_eq!(long.counts().entries, 1);
+}
+
 fn cache() -> Cache {
     Cache::new(1 << 20, LIFE, Duration::ZERO)
 }

@@ -21,6 +21,8 @@ use super::retry::Pressure;
 
 /// The longest wait while there is room for all. Whoever waits longer would rather be told.
 pub(super) const WAIT_BURST_US: Micros = 500_000;
+/// And while the limit is being tried, which takes some tenths of a second: nobody is refused for an experiment.
+const WAIT_TRIED_US: Micros = 1_000_000;
 /// The longest wait in a crowd: what is left of the queue when it is over is this short.
 const WAIT_CROWDED_US: Micros = 20_000;
 /// A queue that is younger is a burst, however many are in it.
@@ -310,7 +312,11 @@ impl Gate {
             return;
         }
         let crowded = self.crowded(now);
-        let wait = if crowded { WAIT_CROWDED_US } else { WAIT_BURST_US };
+        let wait = match (crowded, self.limit.is_tried()) {
+            (true, _) => WAIT_CROWDED_US,
+            (false, true) => WAIT_TRIED_US,
+            (false, false) => WAIT_BURST_US,
+        };
         for line in &mut self.lines {
             while line.front().is_some_and(|waiter| now.saturating_sub(waiter.since) >= wait) {
                 wakers.extend(line.pop_front().map(|waiter| waiter.waker));

@@ -65,8 +65,10 @@ const PROBE_FIND: f64 = 0.15;
 
 /// Fewer overdue requests than this are no stall: one slow import on a quiet night is none.
 const STALL_MIN: usize = 4;
-/// Where more than an eighth of what is in flight comes back between two steps, requests are late and not stuck: that is congestion, and has samples.
+/// Where more than an eighth of what is in flight comes back in so many steps, requests are late and not stuck: that is congestion, and has samples. As long as it takes
+/// to be overdue.
 const STALL_FLOW: usize = 8;
+const STALL_STEPS: usize = 5;
 /// Between two steps, each of which halves a stalled limit: from 1024 to 8 in 0.7 s.
 const STALL_STEP_US: Micros = 100_000;
 const HALF: f64 = 0.5;
@@ -103,8 +105,8 @@ pub(super) struct Limit {
     raise_pause: Micros,
     stalled_since: Option<Micros>,
     step_at: Micros,
-    /// Those that came back since the last step.
-    came_back: usize,
+    /// Those that came back, in this step and those before.
+    came_back: [usize; STALL_STEPS],
     inflation: f64,
 }
 
@@ -121,8 +123,9 @@ enum Mode {
         from: f64,
         seen: Seen,
     },
-    /// It is raised from the floor for a moment: what was seen there.
+    /// It is raised for a moment: from what, and what was seen there.
     Raised {
+        from: f64,
         seen: Seen,
     },
 }
@@ -162,7 +165,7 @@ impl Limit {
             raise_pause: PROBE_SOON_US,
             stalled_since: None,
             step_at: 0,
-            came_back: 0,
+            came_back: [0; STALL_STEPS],
             inflation: 1.0,
         }
     }
@@ -172,10 +175,15 @@ impl Limit {
         whole(self.current)
     }
 
+    /// Is it lower, or about to be, to see whether that helps?
+    pub(super) fn is_tried(&self) -> bool {
+        self.stalled_since.is_none() && (self.suspected || !matches!(self.mode, Mode::Steady))
+    }
+
     /// How many there are soon, if they are wanted: as many as were good before.
     pub(super) fn places_in_sight(&self) -> usize {
-        let steady = matches!(self.mode, Mode::Steady) && self.stalled_since.is_none() && !self.suspected;
-        whole(if steady { self.known.max(self.current) } else { self.current })
+        let down = self.stalled_since.is_some() || self.current <= self.floor;
+        whole(if down { self.current } else { self.known.max(self.current) })
     }
 
     /// A request is worked on, now one of this many.
@@ -192,7 +200,7 @@ impl Limit {
     /// A request of this kind took from `began` to `now`, beside this many others; `alone` if nobody was there when it came. What failed can have been too slow, never fast: a refusal by the
     /// database takes no time at all, and says nothing of how long an answer takes.
     pub(super) fn sample(&mut self, kind: usize, began: Micros, now: Micros, good: bool, alone: bool, in_flight: usize) {
-        self.came_back += usize::from(good);
+        self.came_back[0] += usize::from(good);
         let took = now.saturating_sub(began);
         if !good && took < self.baselines.overdue_after(kind) / 4 {
             return;
@@ -249,13 +257,15 @@ impl Limit {
     /// Is the most of what is in flight overdue?
     fn watch(&mut self, now: Micros, in_flight: usize) {
         let overdue = self.overdue.count(now);
-        let came_back = std::mem::take(&mut self.came_back);
+        let came_back: usize = self.came_back.iter().sum();
+        self.came_back.rotate_right(1);
+        self.came_back[0] = 0;
         let stalled = overdue >= STALL_MIN && overdue * 2 > in_flight && came_back * STALL_FLOW <= in_flight;
         match self.stalled_since {
             None if stalled => {
                 let before = match self.mode {
-                    Mode::Probing { from, .. } | Mode::Falling { from, .. } => from,
-                    Mode::Steady | Mode::Raised { .. } => self.current,
+                    Mode::Probing { from, .. } | Mode::Falling { from, .. } | Mode::Raised { from, .. } => from,
+                    Mode::Steady => self.current,
                 };
                 // It may have begun before, and be interrupted by refusals.
                 self.known = self.known.max(before);
@@ -298,7 +308,7 @@ impl Limit {
             Mode::Steady => self.steady(seen, now),
             Mode::Falling { from, seen: before } => self.fallen(from, before, seen, now),
             Mode::Probing { from, seen: before } => self.probed(from, before, seen, now),
-            Mode::Raised { seen: before } => self.raised(before, seen, now),
+            Mode::Raised { from, seen: before } => self.raised(from, before, seen, now),
         }
     }
 
@@ -325,8 +335,8 @@ impl Limit {
             self.at_floor = 0;
             return self.turn(now);
         }
-        if self.current < self.floor + 1.0 && seen.distance > TOLERANCE * DOUBT {
-            return self.stay_at_floor(seen, now);
+        if self.current * FEWER < self.floor && seen.distance > TOLERANCE * DOUBT {
+            return self.near_floor(seen, now);
         }
         self.at_floor = 0;
         if self.probe_at == 0 {
@@ -350,7 +360,7 @@ impl Limit {
 
     fn fall(&mut self, seen: Seen, now: Micros) {
         if self.current <= self.floor {
-            return self.stay_at_floor(seen, now);
+            return self.near_floor(seen, now);
         }
         self.mode = Mode::Falling { from: self.current, seen };
         // What is not used cannot be taken away. Those who are late may all have come before the window.
@@ -358,8 +368,8 @@ impl Limit {
         self.set(used * (TOLERANCE - seen.distance).exp().max(FALL_MAX), now);
     }
 
-    /// There are no fewer, and these take longer than usual.
-    fn stay_at_floor(&mut self, seen: Seen, now: Micros) {
+    /// There can be no fewer that would show anything, and these take longer than usual.
+    fn near_floor(&mut self, seen: Seen, now: Micros) {
         self.at_floor += 1;
         if self.at_floor < WINDOWS_AT_FLOOR || now < self.raise_at {
             return self.turn(now);
@@ -369,26 +379,27 @@ impl Limit {
             self.baselines.move_to(seen.far);
             return self.turn(now);
         }
-        self.mode = Mode::Raised { seen };
-        self.set(self.floor * RAISE, now);
+        self.mode = Mode::Raised { from: self.current, seen };
+        self.set(self.current * RAISE, now);
     }
 
     fn fallen(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
+        let elastic = seen.elastic(before, self.baselines.allowance_us());
+        if elastic == Some(false) && seen.distance > TOLERANCE * DOUBT {
+            if !std::mem::replace(&mut self.found_none, true) {
+                return self.look_again(now);
+            }
+            self.baselines.move_to(seen.far);
+            self.found();
+            return self.set(from, now);
+        }
         if seen.distance - seen.error <= TOLERANCE {
             self.found();
             self.known = self.current;
             return self.turn(now);
         }
-        match seen.elastic(before, self.baselines.allowance_us()) {
-            Some(false) if !std::mem::replace(&mut self.found_none, true) => self.look_again(now),
-            Some(false) => {
-                self.baselines.move_to(seen.far);
-                self.found();
-                self.set(from, now);
-            }
-            None if self.current > self.floor => self.fall(before, now),
-            Some(true) | None => self.fall(seen, now),
-        }
+        let worst = if elastic.is_none() && self.current > self.floor { before } else { seen };
+        self.fall(worst, now);
     }
 
     /// An experiment is over, and times are as usual.
@@ -397,8 +408,8 @@ impl Limit {
         (self.suspected, self.at_floor) = (false, 0);
     }
 
-    /// Do twice as many as the floor take as long as the floor's? Then these did not wait for each other.
-    fn raised(&mut self, before: Seen, seen: Seen, now: Micros) {
+    /// Do twice as many take as long? Then these did not wait for each other.
+    fn raised(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
         let elastic = before.elastic(seen, self.baselines.allowance_us());
         if elastic == Some(false) && !std::mem::replace(&mut self.found_none, true) {
             return self.look_again(now);
@@ -413,10 +424,10 @@ impl Limit {
             }
             Some(true) => {
                 self.raise_pause = (self.raise_pause * 2).min(PROBE_PAUSE_MAX_US);
-                self.set(self.floor, now);
+                self.set(from, now);
             }
             // There were no more to be let in.
-            None => self.set(self.floor, now),
+            None => self.set(from, now),
         }
         self.raise_at = now + self.raise_pause;
     }

@@ -261,7 +261,11 @@ impl Sim {
                 (job.waits, job.held) = (None, Some(held));
                 self.line.push_back(id);
             }
-            Look::Waits => {}
+            Look::Waits => {
+                if self.now >= job.came + WAIT_BURST_US {
+                    self.at(self.now + 20_000, Event::Expires { id });
+                }
+            }
             Look::Refused(refusal) => self.refuse(id, refusal),
         }
     }

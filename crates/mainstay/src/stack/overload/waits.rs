@@ -12,8 +12,8 @@ use super::gate::{Held, Look, Ticket, WAIT_BURST_US};
 use super::pace::Refusal;
 use super::places::Places;
 
-/// A timer of the runtime may ring a little early by another clock.
-const AGAIN: Duration = Duration::from_millis(1);
+/// Who may wait longer, because the limit is being tried, asks so often whether it is over.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// The wait. Its drop leaves the queue.
 #[derive(Debug)]
