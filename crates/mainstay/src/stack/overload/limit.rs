@@ -424,6 +424,7 @@ impl Limit {
             }
             Some(true) => {
                 self.raise_pause = (self.raise_pause * 2).min(PROBE_PAUSE_MAX_US);
+                self.known = from;
                 self.set(from, now);
             }
             // There were no more to be let in.
