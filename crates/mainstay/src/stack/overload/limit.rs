@@ -29,9 +29,7 @@ pub(super) const TOLERANCE: f64 = std::f64::consts::LN_2;
 /// Where a process begins to learn. More than any burst of a quiet service; the first windows take it to what is right.
 const BEGIN_WITH: f64 = 64.0;
 
-/// What nobody needs is taken back, down to a quarter more than were there at once lately.
-const SPARE: f64 = 1.25;
-/// And not below this: a page of a browser opens six at once, and the least class may fill 60 % of it. The queue has room for more.
+/// What nobody needs is taken back, down to as many as were there at once lately, and not below this: a page of a browser opens six at once, and the least class may fill 60 % of it. The queue has room for more.
 const REST: f64 = 12.0;
 /// How long lately is: the most that were there at once are forgotten with this time constant.
 const LATELY_US: f64 = 10_000_000.0;
@@ -44,9 +42,10 @@ const WINDOW_MAX_US: Micros = 10_000_000;
 
 /// No reduction is to less than a quarter. A wrong one is undone in one step.
 const FALL_MAX: f64 = 0.25;
-/// At the floor fewer can't be tried, so more are, by this factor: after so many windows there, and then as rarely as limits in use are halved.
+/// At the floor fewer can't be tried, so more are, by this factor: after so many windows there, and then more and more rarely, because in a queue each of them waits twice as long.
 const WINDOWS_AT_FLOOR: u32 = 2;
 const RAISE: f64 = 2.0;
+const RAISE_PAUSE_MAX_US: Micros = 30_000_000;
 /// Requests that take longer are overdue before twice as many of them have come back, and a range that is too narrow has no room for twice as many: what they show is the usual then.
 const RAISE_UNTIL_US: f64 = OVERDUE_MIN_US;
 
@@ -148,7 +147,7 @@ impl Limit {
             ceiling,
             current,
             known: current,
-            needed: current / SPARE,
+            needed: current,
             in_use: false,
             baselines: Baselines::new(allowance),
             overdue: Overdue::new(),
@@ -290,7 +289,7 @@ impl Limit {
     /// What nobody needs.
     fn take_back(&mut self) {
         if !self.in_use && matches!(self.mode, Mode::Steady) && self.stalled_since.is_none() {
-            self.current = self.current.min((self.needed * SPARE).max(REST)).max(self.floor);
+            self.current = self.current.min(self.needed.max(REST)).max(self.floor);
         }
     }
 
@@ -423,7 +422,7 @@ impl Limit {
                 self.turn(now);
             }
             Some(true) => {
-                self.raise_pause = (self.raise_pause * 2).min(PROBE_PAUSE_MAX_US);
+                self.raise_pause = (self.raise_pause * 2).min(RAISE_PAUSE_MAX_US);
                 self.known = from;
                 self.set(from, now);
             }

@@ -244,7 +244,7 @@ fn what_takes_seconds_is_slow_and_not_stalled() {
         let mut sim = as_served(100, exponential(), seed);
         sim.slower = 600.0;
         sim.run(20.0, 80.0);
-        at_least("served by one that has just begun", sim.goodput(50.0, 80.0) / 20.0, 0.9);
+        at_least("served by one that has just begun", sim.goodput(50.0, 80.0) / 20.0, 0.8);
     }
     at_least("served of those who come a minute later, in the mean", later / SEEDS.len() as f64, 0.7);
 }
