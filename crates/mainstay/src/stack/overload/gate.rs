@@ -3,12 +3,13 @@
 //! Nobody waits while there is a place. Who waits does so shortly: a queue is there for a burst, not for a surplus (K. Nichols, V. Jacobson, "Controlling
 //! Queue Delay", ACM Queue 10(5), 2012; B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015). As long as all who come find room in it, it is worked off in the
 //! order of arrival, with half a second for each: sixty clients who share four connections wait for each other, and that is no overload. When somebody found
-//! none, and it has not been empty for 100 ms, it is a crowd for a second: the newest is first, with 20 ms for each. Those who came first have
+//! none, and it has not been empty for 100 ms, it is a crowd for a second, also where it has gaps: the newest is first, with 20 ms for each. Those who came first have
 //! waited in vain anyway, and somebody is answered fast.
 //!
 //! Pure but for the wakers: the time is an argument, and those to be woken are handed out, to be woken when the lock is gone.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -99,7 +100,8 @@ pub(super) struct Gate {
     granted: Vec<(u64, Held)>,
     next_number: u64,
     queued_since: Option<Micros>,
-    crowded_until: Micros,
+    /// From when until when those who wait are a crowd.
+    crowded: Range<Micros>,
     patience: Patience,
     pressure: Pressure,
     pace: Pace,
@@ -131,7 +133,7 @@ impl Gate {
             granted: Vec::new(),
             next_number: 0,
             queued_since: None,
-            crowded_until: 0,
+            crowded: 0..0,
             patience: Patience::default(),
             pressure: Pressure::default(),
             pace: Pace::new(cores),
@@ -178,8 +180,8 @@ impl Gate {
         if self.waiting() < most.min(self.ceiling) {
             return true;
         }
-        if now >= self.crowded_until {
-            self.crowded_until = now + CROWDED_FOR_US;
+        if now >= self.crowded.end {
+            self.crowded = self.queued_since.map_or(now, |since| now.max(since + CROWDED_AFTER_US))..now + CROWDED_FOR_US;
         }
         let after = self.lines.iter_mut().skip(rank.index() + 1).rev().find_map(VecDeque::pop_front);
         after.map(|waiter| wakers.push(waiter.waker)).is_some()
@@ -214,7 +216,7 @@ impl Gate {
         for line in &mut self.lines {
             line.retain(|waiter| waiter.number != number);
         }
-        self.settle();
+        self.settle(now);
     }
 
     /// A request has ended; `good` if it was answered as it wished.
@@ -288,9 +290,9 @@ impl Gate {
         self.lines.iter().map(VecDeque::len).sum()
     }
 
-    /// Was there no room for all, and has somebody been waiting all the time for so long that it is no burst?
+    /// Was there no room for all, and somebody waiting all the time for so long that it was no burst?
     fn crowded(&self, now: Micros) -> bool {
-        now < self.crowded_until && self.queued_since.is_some_and(|since| now.saturating_sub(since) >= CROWDED_AFTER_US)
+        self.crowded.contains(&now)
     }
 
     /// The first class of which one waits and may have a place.
@@ -298,10 +300,13 @@ impl Gate {
         Rank::all().into_iter().find(|rank| !self.lines[rank.index()].is_empty() && self.fits(*rank)).map(Rank::index)
     }
 
-    /// Notes that nobody waits.
-    fn settle(&mut self) {
+    /// Notes that nobody waits. What was a burst is over then; a crowd leaves gaps.
+    fn settle(&mut self, now: Micros) {
         if self.waiting() == 0 {
             self.queued_since = None;
+            if now < self.crowded.start {
+                self.crowded = 0..0;
+            }
         }
     }
 
@@ -329,6 +334,6 @@ impl Gate {
             self.granted.push((waiter.number, held));
             wakers.push(waiter.waker);
         }
-        self.settle();
+        self.settle(now);
     }
 }

@@ -147,7 +147,7 @@ impl Limit {
             ceiling,
             current,
             known: current,
-            needed: current,
+            needed: 0.0,
             in_use: false,
             baselines: Baselines::new(allowance),
             overdue: Overdue::new(),

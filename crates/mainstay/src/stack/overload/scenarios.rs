@@ -207,7 +207,7 @@ fn a_database_that_is_slower_and_takes_as_many_is_the_new_usual_within_a_second(
         sim.run(500.0, 10.0);
         sim.slower = 10.0;
         sim.run(500.0, 20.0);
-        at_least("its first second", sim.goodput(10.0, 11.0), 150.0);
+        at_least("its first second", sim.goodput(10.0, 11.0), 90.0);
         at_least("the rest", sim.goodput(11.5, 30.0), 420.0);
         sim.slower = 1.0;
         sim.run(500.0, 10.0);
