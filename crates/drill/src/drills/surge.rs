@@ -49,18 +49,22 @@ impl Apart {
     fn new(pid: Option<u32>) -> Self {
         let service = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let all = sched_getaffinity(None).ok();
-        if let (Some(service), Some(all)) = (service, all) {
-            let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).collect();
-            if let Some((first, rest)) = cores.split_first().filter(|(_, rest)| !rest.is_empty()) {
-                let (mut theirs, mut ours) = (CpuSet::new(), CpuSet::new());
-                theirs.set(*first);
-                rest.iter().for_each(|core| ours.set(*core));
-                place(service, &theirs);
-                place_us(&ours);
-            }
+        if let (Some(service), Some((theirs, ours))) = (service, all.as_ref().and_then(divided)) {
+            place(service, &theirs);
+            place_us(&ours);
         }
         Self { service, all }
     }
+}
+
+/// The first core, and the others. None where there is only one.
+fn divided(all: &CpuSet) -> Option<(CpuSet, CpuSet)> {
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core)).collect();
+    let (first, rest) = cores.split_first().filter(|(_, rest)| !rest.is_empty())?;
+    let (mut theirs, mut ours) = (CpuSet::new(), CpuSet::new());
+    theirs.set(*first);
+    rest.iter().for_each(|core| ours.set(*core));
+    Some((theirs, ours))
 }
 
 impl Drop for Apart {
@@ -108,7 +112,14 @@ pub(super) async fn start(program: &Program) -> Result<Service, String> {
          FROM made"
     );
     sql::execute(url, &filling).await?;
-    program.start(&settings).await
+    let Some((all, (theirs, _))) = sched_getaffinity(None).ok().and_then(|all| Some((all, divided(&all)?))) else {
+        return program.start(&settings).await;
+    };
+    // It inherits the core that it is to keep to, and counts no others as its own.
+    place_us(&theirs);
+    let service = program.start(&settings).await;
+    place_us(&all);
+    service
 }
 
 /// How long a request takes alone. The least: what else the machine does makes none faster.
