@@ -130,7 +130,7 @@ async fn drill(arguments: &Arguments) -> ExitCode {
         for (number, (service, outcome)) in [Some(ours), peer].into_iter().flatten().enumerate() {
             let ours = number == 0;
             let outcome = outcome.unwrap_or_else(|error| {
-                undone |= ours;
+                undone |= ours && arguments.decides(name);
                 Outcome::skipped(error)
             });
             let fell_now = ours && outcome.held() == Some(false);

@@ -11,7 +11,7 @@ use super::backoff::LONGEST;
 use super::queue::later;
 use super::{FAILED_KEPT, FAILED_MAX, SECRET_KEPT, State};
 use crate::error::Result;
-use crate::store::{Session, query};
+use crate::store::{Dialect, Session, query};
 
 /// Jobs of one kind in one state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,16 +162,23 @@ pub async fn sweep(session: &mut Session, now: Timestamp, lease: Duration, rows_
 }
 
 /// A clock that was a day ahead, and is right again, has left jobs that nobody would look at for a day. No worker holds a lease for longer than a lease, nobody waits for
-/// another try longer than [`LONGEST`], and no job was made in the future: what says so is due as if it had been written now. Clocks that differ by less than a lease change nothing.
+/// another try longer than [`LONGEST`], and no job was made in the future: what says so is due as if it had been written now. Clocks that differ by less than a lease change nothing,
+/// and where a database has its own, one that differs from it by more touches nothing: it may be this one that is wrong.
 async fn bring_back(session: &mut Session, now: Timestamp, lease: Duration, rows_max: u32) -> Result<u64> {
+    if session.dialect() == Dialect::Postgres {
+        let theirs: Timestamp = query("SELECT now() AS now").fetch_one(session).await?.get("now")?;
+        if theirs.duration_since(now).unsigned_abs() >= lease {
+            return Ok(0);
+        }
+    }
     let soon = later(now, lease);
     let text = "UPDATE jobs SET due_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') AND state = 'running' AND due_at > $2 \
-                ORDER BY due_at DESC LIMIT $3)";
+                ORDER BY due_at DESC LIMIT $3) AND state = 'running' AND due_at > $2";
     let mut touched = query(text).bind(soon).bind(later(soon, lease)).bind(rows_max).execute(session).await?;
-    let text = "UPDATE jobs SET due_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') AND state = 'waiting' AND attempts > 0 \
-                AND due_at > $2 ORDER BY due_at DESC LIMIT $3)";
+    let text = "UPDATE jobs SET due_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') AND state = 'waiting' \
+                AND (attempts > 0 OR failure IS NOT NULL) AND due_at > $2 ORDER BY due_at DESC LIMIT $3) AND state = 'waiting' AND due_at > $2";
     touched += query(text).bind(now).bind(later(soon, LONGEST)).bind(rows_max).execute(session).await?;
-    let text = "UPDATE jobs SET due_at = due_at - (created_at - $1), created_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') \
-                AND state = 'waiting' AND created_at > $2 AND due_at > $2 ORDER BY due_at DESC LIMIT $3)";
+    let text = "UPDATE jobs SET due_at = $1, created_at = $1 WHERE id IN (SELECT id FROM jobs WHERE state IN ('waiting', 'running') \
+                AND state = 'waiting' AND created_at > $2 AND due_at = created_at ORDER BY due_at DESC LIMIT $3) AND state = 'waiting' AND due_at = created_at";
     Ok(touched + query(text).bind(now).bind(soon).bind(rows_max).execute(session).await?)
 }

@@ -2,7 +2,7 @@
 //!
 //! Nobody waits while there is a place. Who waits does so shortly: a queue is there for a burst, not for a surplus (K. Nichols, V. Jacobson, "Controlling
 //! Queue Delay", ACM Queue 10(5), 2012; B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015). As long as all who come find room in it, it is worked off in the
-//! order of arrival, with half a second for each: sixty clients who share four connections wait for each other, and that is no overload. When somebody found
+//! order of arrival, with half a second for each, a second while the limit is being tried: sixty clients who share four connections wait for each other, and that is no overload. When somebody found
 //! none, and it has not been empty for 100 ms, it is a crowd for a second, also where it has gaps: the newest is first, with 20 ms for each. Those who came first have
 //! waited in vain anyway, and somebody is answered fast.
 //!
@@ -239,7 +239,8 @@ impl Gate {
     /// # Errors
     /// After how many seconds there may be one.
     pub(super) fn take_back(&mut self, kind: usize, spent: Micros, surely: bool, now: Micros) -> Result<Held, u64> {
-        let places = self.limit.places();
+        // It cannot wait here, so it may have a place that will soon be there.
+        let places = self.limit.places_in_sight();
         if !surely && self.in_flight >= (places + places.div_ceil(2)).min(self.ceiling) {
             self.limit.wanted(now);
             return Err(self.refuse(Rank::FIRST, now));

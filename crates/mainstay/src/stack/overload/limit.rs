@@ -166,12 +166,12 @@ impl Limit {
 
     /// Is it lower, or about to be, to see whether that helps?
     pub(super) fn is_tried(&self) -> bool {
-        self.stalled_since.is_none() && (self.suspected || !matches!(self.mode, Mode::Steady))
+        self.stalled_since.is_none() && (self.suspected && self.current > self.floor || !matches!(self.mode, Mode::Steady))
     }
 
     /// How many there are soon, if they are wanted: as many as were good before.
     pub(super) fn places_in_sight(&self) -> usize {
-        let down = self.stalled_since.is_some() || self.current <= self.floor;
+        let down = self.stalled_since.is_some() || self.current <= self.floor && self.suspected;
         whole(if down { self.current } else { self.known.max(self.current) })
     }
 
@@ -236,6 +236,11 @@ impl Limit {
         if full {
             self.decide(now);
         } else if length > WINDOW_MAX_US {
+            // An experiment without samples shows nothing.
+            if let Mode::Probing { from, .. } | Mode::Raised { from, .. } = self.mode {
+                self.current = from;
+            }
+            self.mode = Mode::Steady;
             self.suspected = false;
             self.take_back();
             self.turn(now);
@@ -279,7 +284,12 @@ impl Limit {
     /// What nobody needs.
     fn take_back(&mut self) {
         if !self.in_use && matches!(self.mode, Mode::Steady) && self.stalled_since.is_none() {
-            self.current = self.current.min(self.needed.max(REST)).max(self.floor);
+            let least = REST.max(self.floor);
+            self.current = self.current.min(self.needed.max(least));
+            if !self.suspected {
+                // Nobody wants them, so nothing is known against them.
+                self.current = self.current.max(least.min(self.ceiling));
+            }
         }
     }
 
@@ -324,7 +334,7 @@ impl Limit {
             self.at_floor = 0;
             return self.turn(now);
         }
-        if self.current * FEWER < self.floor && seen.distance > TOLERANCE * DOUBT {
+        if self.current * FEWER < self.floor && self.floor < self.ceiling && seen.distance > TOLERANCE * DOUBT {
             return self.near_floor(seen, now);
         }
         self.at_floor = 0;

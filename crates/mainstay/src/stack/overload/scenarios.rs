@@ -207,7 +207,7 @@ fn a_database_that_is_slower_and_takes_as_many_is_the_new_usual_within_a_second(
         sim.run(500.0, 10.0);
         sim.slower = 10.0;
         sim.run(500.0, 20.0);
-        at_least("its first second", sim.goodput(10.0, 11.0), 90.0);
+        at_least("its first second", sim.goodput(10.0, 11.0), 75.0);
         at_least("the rest", sim.goodput(11.5, 30.0), 420.0);
         sim.slower = 1.0;
         sim.run(500.0, 10.0);
@@ -300,7 +300,7 @@ fn slow_routes_and_two_faces_of_one_route_are_not_taken_for_congestion() {
             at_most("p99 of the admitted, of that of a full service", sim.p99_ms(11.0, 30.0) / full, 2.0);
         }
     }
-    at_least("goodput in the mean", goodput / 6.0, 0.93);
+    at_least("goodput in the mean", goodput / (2 * SEEDS.len()) as f64, 0.93);
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl Limit {
             self.found();
             return self.set(from, now);
         }
+        self.found_none = false;
         if seen.distance - seen.error <= TOLERANCE {
             self.found();
             self.known = self.current;
