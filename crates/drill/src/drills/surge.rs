@@ -27,6 +27,7 @@ const FULL: usize = 4;
 /// Connections of the surge: each carries a part of it, and more than the service works on at once.
 const CLIENTS: usize = 400;
 const PEAK: Duration = Duration::from_secs(12);
+/// Also in short: its first second is a sixtieth of it, and a 99th percentile of less would be that of the first second.
 const SURGE: Duration = Duration::from_secs(60);
 const AFTER: Duration = Duration::from_secs(6);
 /// The service is itself again this long after the surge.
@@ -154,7 +155,7 @@ impl Hours {
     fn new(plan: &Plan) -> Self {
         let stretch = plan.length(PEAK).max(Duration::from_secs(5));
         let (peak, normal) = (stretch, stretch * 2);
-        let surge = normal + plan.length(SURGE);
+        let surge = normal + SURGE;
         let after = surge + AFTER;
         Self { peak, normal, surge, after, impatient: after + stretch }
     }
