@@ -138,7 +138,7 @@ pub async fn retry(session: &mut Session, id: Uuid, now: Timestamp) -> Result<Re
 }
 
 /// Deletes rows whose time is over, failed ones beyond [`FAILED_MAX`], and secrets of uncertain jobs after [`SECRET_KEPT`], and brings back what a clock that was ahead
-/// has put too far away ([`bring_back`]); at most `rows_max` of each, so that no statement is long. Returns how many rows were touched.
+/// has put too far away; at most `rows_max` of each, so that no statement is long. Returns how many rows were touched.
 ///
 /// # Errors
 /// What the database can meet.
