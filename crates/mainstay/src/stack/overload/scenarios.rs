@@ -105,7 +105,7 @@ fn nobody_is_refused_for_a_wait_that_nobody_minds() {
 fn a_surge_of_dear_requests_on_one_core_is_held_from_its_first_moment() {
     for seed in SEEDS {
         let kinds: [fn(&mut Chance) -> f64; 2] = [|_| 26_000.0, |chance| chance.exponential(26_000.0)];
-        for (needs, least) in kinds.into_iter().zip([0.95, 0.85]) {
+        for (needs, least) in kinds.into_iter().zip([0.95, 0.9]) {
             let mut unlimited = Sim::new(Gate::new(100_000, 100_000, ALLOWANCE, 1), 1, vec![kind(1.0, needs)], seed);
             let capacity = unlimited.capacity();
             unlimited.run(capacity * 0.8, 60.0);
@@ -152,7 +152,7 @@ fn a_service_that_begins_under_a_surge_finds_its_limit_all_the_same() {
         let capacity = sim.capacity();
         sim.run(capacity * 20.0, 15.0);
         at_least("goodput", sim.goodput(0.0, 15.0) / capacity, 0.95);
-        at_most("p99 once it has learnt, of that of a full service", sim.p99_ms(5.0, 15.0) / full, 3.0);
+        at_most("p99 once it has learnt, of that of a full service", sim.p99_ms(5.0, 15.0) / full, 2.5);
     }
 }
 
@@ -202,17 +202,20 @@ fn a_stall_brings_the_limit_down_without_a_single_sample_and_leaves_nothing_behi
 
 #[test]
 fn a_database_that_is_slower_and_takes_as_many_is_the_new_usual_within_a_second() {
+    let mut first = 0.0;
     for seed in SEEDS {
         let mut sim = adaptive(50, exponential(), seed);
         sim.run(500.0, 10.0);
         sim.slower = 10.0;
         sim.run(500.0, 20.0);
-        at_least("its first second", sim.goodput(10.0, 11.0), 75.0);
-        at_least("the rest", sim.goodput(11.5, 30.0), 420.0);
+        at_least("its first second", sim.goodput(10.0, 11.0), 80.0);
+        first += sim.goodput(10.0, 11.0);
+        at_least("the rest", sim.goodput(11.5, 30.0), 430.0);
         sim.slower = 1.0;
         sim.run(500.0, 10.0);
         at_least("and back", sim.goodput(30.5, 40.0), 475.0);
     }
+    at_least("its first second, in the mean", first / SEEDS.len() as f64, 150.0);
 }
 
 /// Where two were needed at once, ten or twenty are.
@@ -244,7 +247,7 @@ fn what_takes_seconds_is_slow_and_not_stalled() {
         let mut sim = as_served(100, exponential(), seed);
         sim.slower = 600.0;
         sim.run(20.0, 80.0);
-        at_least("served by one that has just begun", sim.goodput(50.0, 80.0) / 20.0, 0.8);
+        at_least("served by one that has just begun", sim.goodput(50.0, 80.0) / 20.0, 0.85);
     }
     at_least("served of those who come a minute later, in the mean", later / SEEDS.len() as f64, 0.7);
 }

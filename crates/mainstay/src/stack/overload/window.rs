@@ -20,7 +20,7 @@ const WINDOW_LONG_US: Micros = 2_000_000;
 /// A reduction teaches something when there are fewer requests in flight by this factor.
 pub(super) const FEWER: f64 = 0.7;
 /// Of what a queue would give back (all of it: 1), this much has to come for the wait to have been one.
-const ELASTIC: f64 = 0.5;
+pub(super) const ELASTIC: f64 = 0.5;
 
 /// What a window showed: the mean distance from the usual, its standard error, the mean number in flight, and the mean time.
 #[derive(Debug, Clone, Copy)]
@@ -34,12 +34,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Did fewer requests at once take less time, as they would if they had waited for each other (in proportion, by Little's law; distances have this allowance in them)?
-    /// `None`: they were not fewer.
-    pub(super) fn elastic(self, before: Self, allowance_us: f64) -> Option<bool> {
+    /// How much less time did fewer requests at once take, as a part of what it would be if they had waited for each other (in proportion, by Little's law; distances have
+    /// this allowance in them)? `None`: they were not fewer.
+    pub(super) fn elastic(self, before: Self, allowance_us: f64) -> Option<f64> {
         let left = self.together.max(1.0) / before.together;
         let queue = ((before.took_us + allowance_us) / (before.took_us * left + allowance_us)).ln();
-        (left <= FEWER).then_some(before.far - self.far >= ELASTIC * queue)
+        (left <= FEWER).then_some((before.far - self.far) / queue)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::Micros;
 use super::super::baseline::{OVERDUE_MIN_US, as_f64};
-use super::super::window::{FEWER, Seen};
+use super::super::window::{ELASTIC, FEWER, Seen};
 use super::{DOUBT, Limit, Mode, PROBE_SOON_US, TOLERANCE};
 
 /// No reduction is to less than a quarter. A wrong one is undone in one step.
@@ -17,6 +17,9 @@ const RAISE_UNTIL_US: f64 = OVERDUE_MIN_US;
 const PROBE_PAUSE_MAX_US: Micros = 10_000_000;
 /// A find is a mean this much below the baseline: more than the error of the mean.
 const PROBE_FIND: f64 = 0.15;
+
+/// A reduction that gave back less than this part of a queue has shown in one window that there was none. Between this and [`ELASTIC`] it takes two.
+const NOTHING: f64 = 0.2;
 
 impl Limit {
     pub(super) fn fall(&mut self, seen: Seen, now: Micros) {
@@ -45,9 +48,10 @@ impl Limit {
     }
 
     pub(super) fn fallen(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
-        let elastic = seen.elastic(before, self.baselines.allowance_us());
-        if elastic == Some(false) && seen.distance > TOLERANCE * DOUBT {
-            if !std::mem::replace(&mut self.found_none, true) {
+        let share = seen.elastic(before, self.baselines.allowance_us());
+        if share.is_some_and(|share| share < ELASTIC) && seen.distance > TOLERANCE * DOUBT {
+            let surely = share.is_some_and(|share| share < NOTHING);
+            if !surely && !std::mem::replace(&mut self.found_none, true) {
                 return self.look_again(now);
             }
             self.baselines.move_to(seen.far);
@@ -60,7 +64,7 @@ impl Limit {
             self.known = self.current;
             return self.turn(now);
         }
-        let worst = if elastic.is_none() && self.current > self.floor { before } else { seen };
+        let worst = if share.is_none() && self.current > self.floor { before } else { seen };
         self.fall(worst, now);
     }
 
@@ -72,7 +76,7 @@ impl Limit {
 
     /// Do twice as many take as long? Then these did not wait for each other.
     pub(super) fn raised(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
-        let elastic = before.elastic(seen, self.baselines.allowance_us());
+        let elastic = before.elastic(seen, self.baselines.allowance_us()).map(|share| share >= ELASTIC);
         if elastic == Some(false) && !std::mem::replace(&mut self.found_none, true) {
             return self.look_again(now);
         }
@@ -96,7 +100,8 @@ impl Limit {
     }
 
     pub(super) fn probed(&mut self, from: f64, before: Seen, seen: Seen, now: Micros) {
-        if seen.distance > TOLERANCE * DOUBT && seen.elastic(before, self.baselines.allowance_us()) == Some(false) {
+        let share = seen.elastic(before, self.baselines.allowance_us());
+        if seen.distance > TOLERANCE * DOUBT && share.is_some_and(|share| share < ELASTIC) {
             if !std::mem::replace(&mut self.found_none, true) {
                 return self.look_again(now);
             }
