@@ -67,8 +67,8 @@ fn faults(course: &Course) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
-/// Memory: the lower quartile of the last third of the second half, against that of its first third. Each password that is hashed takes 19 MiB for a moment, which an
-/// allocator gives back when it likes: what stays is seen at the bottom.
+/// Memory: the lower quartile of the last third of the second half, against that of its first third. Each commit of the search index takes some MiB for a moment, which
+/// an allocator gives back when it likes: what stays is seen at the bottom.
 pub(super) fn memory(outcome: &mut Outcome, length: Duration, course: &Course) {
     let held: Vec<(f64, f64)> = course.held.first().into_iter().flatten().map(|(at, look)| (*at, look.mib)).collect();
     let (first, last) = thirds(&held, length.as_secs_f64());

@@ -11,6 +11,7 @@
 //! included, is the same password. What two passwords lose by that is less than a bit of a guess.
 
 mod bcrypt;
+mod memory;
 mod room;
 mod rules;
 mod stored;
@@ -20,12 +21,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 use unicode_normalization::UnicodeNormalization;
 
+use self::memory::Memory;
 use self::room::Room;
 use self::stored::Stored;
 use crate::error::{Error, Flaw, Result, codes};
@@ -61,18 +63,21 @@ pub struct Verified {
 struct Hasher {
     argon2: Argon2<'static>,
     /// Verified in place of the hash of an account that does not exist, so that both take the same time.
-    decoy: String,
+    decoy: Stored,
 }
 
 impl Passwords {
-    /// Hashing on at most this many cores at once; each takes 19 MiB meanwhile, up to 64 for imported hashes.
+    /// Hashing on at most this many cores at once. Each takes 19 MiB with its first password and keeps them; for imported hashes up to 64 more meanwhile.
     ///
     /// # Errors
-    /// When the system has no randomness or no thread to give.
+    /// When the system has no thread to give.
+    ///
+    /// # Panics
+    /// When the system has no randomness to give.
     pub fn new(cores: usize) -> Result<Self> {
         let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| internal(error.to_string()))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let decoy = hash(&argon2, "no account has this password")?;
+        let decoy = decoy(&argon2)?;
         let room = Room::new(cores).map_err(internal)?;
         Ok(Self { hasher: Arc::new(Hasher { argon2, decoy }), room: Arc::new(room), wrong_after: Duration::ZERO })
     }
@@ -101,7 +106,7 @@ impl Passwords {
     /// # Errors
     /// [`codes::OVERLOADED`] when too many wait already.
     pub async fn hash(&self, password: SecretString, asker: Asker) -> Result<String> {
-        self.on_a_core(asker, move |hasher| hash(&hasher.argon2, normalised(&password).expose_secret())).await?
+        self.on_a_core(asker, move |hasher, memory| hash(&hasher.argon2, normalised(&password).expose_secret(), memory)).await?
     }
 
     /// Is this the password of the hash? Without a hash, and with one that is not known, the answer is no, after the same time.
@@ -109,9 +114,9 @@ impl Passwords {
     /// # Errors
     /// [`codes::OVERLOADED`] when too many wait already.
     pub async fn verify(&self, password: SecretString, hash: Option<String>, asker: Asker) -> Result<Verified> {
-        let work = move |hasher: &Hasher| {
+        let work = move |hasher: &Hasher, memory: &mut Memory| {
             let begun = Instant::now();
-            (hasher.verify(&password, hash.as_deref()), begun.elapsed())
+            (hasher.verify(&password, hash.as_deref(), memory), begun.elapsed())
         };
         let (verified, took) = self.on_a_core(asker, work).await?;
         if !verified.right && took < self.wrong_after {
@@ -120,16 +125,16 @@ impl Passwords {
         Ok(verified)
     }
 
-    async fn on_a_core<T: Send + 'static>(&self, asker: Asker, work: impl FnOnce(&Hasher) -> T + Send + 'static) -> Result<T> {
+    async fn on_a_core<T: Send + 'static>(&self, asker: Asker, work: impl FnOnce(&Hasher, &mut Memory) -> T + Send + 'static) -> Result<T> {
         let crowded =
             || Error::new(&codes::OVERLOADED).with_message("Too many sign-ins at once, please try again").retry_after(Duration::from_secs(1));
         let (reply, answer) = oneshot::channel();
         let hasher = self.hasher.clone();
-        let job = move || {
+        let job = move |memory: &mut Memory| {
             // Whoever has left gets no core.
             if !reply.is_closed() {
-                // A panic costs this answer and not the thread. Nothing is shared that it could leave half done.
-                let done = catch_unwind(AssertUnwindSafe(|| work(&hasher)));
+                // A panic costs this answer and not the thread. What it leaves in the memory is filled over by the next one.
+                let done = catch_unwind(AssertUnwindSafe(|| work(&hasher, memory)));
                 let _ = reply.send(done);
             }
         };
@@ -143,18 +148,16 @@ impl Passwords {
 }
 
 impl Hasher {
-    fn verify(&self, password: &SecretString, hash: Option<&str>) -> Verified {
+    fn verify(&self, password: &SecretString, hash: Option<&str>, memory: &mut Memory) -> Verified {
         let possible = password.expose_secret().len() <= BYTES_MAX;
         let stored = hash.filter(|_| possible).and_then(|hash| Stored::parse(hash, self.argon2.params()));
         if let Some(stored) = stored {
-            let right = stored.is_of(&self.argon2, password);
+            let right = stored.is_of(password, memory);
             return Verified { right, rehash: right && !stored.is_ours() };
         }
-        if let Some(decoy) = Stored::parse(&self.decoy, self.argon2.params()) {
-            let impossible = SecretString::from("");
-            // For the time that it takes.
-            std::hint::black_box(decoy.is_of(&self.argon2, if possible { password } else { &impossible }));
-        }
+        let impossible = SecretString::from("");
+        // For the time that it takes.
+        std::hint::black_box(self.decoy.is_of(if possible { password } else { &impossible }, memory));
         Verified { right: false, rehash: false }
     }
 }
@@ -174,9 +177,29 @@ fn normalised(password: &SecretString) -> SecretString {
     SecretString::from(password.expose_secret().nfkc().collect::<String>())
 }
 
-fn hash(argon2: &Argon2<'_>, password: &str) -> Result<String> {
-    let hash = argon2.hash_password(password.as_bytes()).map_err(|error| internal(error.to_string()))?;
-    Ok(hash.to_string())
+fn hash(argon2: &Argon2<'_>, password: &str, memory: &mut Memory) -> Result<String> {
+    let salt = Salt::generate();
+    let mut made = [0; Params::DEFAULT_OUTPUT_LEN];
+    let blocks = memory.blocks(argon2.params()).map_err(|error| internal(error.to_string()))?;
+    argon2.hash_password_into_with_memory(password.as_bytes(), &salt, &mut made, blocks).map_err(|error| internal(error.to_string()))?;
+    Ok(written(argon2, salt, &made)?.to_string())
+}
+
+/// A hash that no password was made into: its output is as random as its salt, and finding one that fits is breaking argon2.
+fn decoy(argon2: &Argon2<'_>) -> Result<Stored> {
+    let hash = written(argon2, Salt::generate(), &Salt::generate().repeat(2))?;
+    Stored::parse(&hash.to_string(), argon2.params()).ok_or_else(|| internal("our own form of a hash is not taken"))
+}
+
+/// A hash in PHC form.
+fn written(argon2: &Argon2<'_>, salt: Salt, output: &[u8]) -> Result<PasswordHash> {
+    Ok(PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(argon2.params()).map_err(|error| internal(error.to_string()))?,
+        salt: Some(salt),
+        hash: Some(Output::new(output).map_err(|error| internal(error.to_string()))?),
+    })
 }
 
 #[cfg(test)]

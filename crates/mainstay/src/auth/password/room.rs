@@ -1,6 +1,6 @@
 //! Where passwords wait for a core: a bounded room with a line for each client, worked off in turns by threads of their own.
 //!
-//! Promises: no client waits for more than one job of every other client that waits; a crowd of one client never keeps another one out; strangers, however many
+//! Promises: on a side, no client waits for more than one job of every other client that waits there; a crowd of one client never keeps another one out; strangers, however many
 //! they are, take no place of who is known, and at most every fourth turn.
 //!
 //! A full room does not simply refuse who comes last, because then the one who asks most often has it all. Who comes from the longest line is refused, or the last
@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::memory::Memory;
 use crate::client::ClientKey;
 
 /// Those who wait for a core on either side, per core that hashes: at 20 ms each they wait about half a second at most, strangers beside a crowd of known ones two. One
@@ -38,8 +39,8 @@ pub enum Asker {
 
 /// Whose turn it is within a side.
 type Line = Option<ClientKey>;
-/// What is to be done. One that gives way is dropped without having been called.
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+/// What is to be done, with the memory of the thread that does it. One that gives way is dropped without having been called.
+pub(super) type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 
 /// The room and its threads, which end with it.
 pub(super) struct Room(Arc<Shared>);
@@ -111,8 +112,9 @@ impl Shared {
 
     fn work(&self) {
         give_way();
+        let mut memory = Memory::default();
         while let Some(job) = self.next() {
-            job();
+            job(&mut memory);
         }
     }
 
@@ -232,12 +234,12 @@ mod tests {
     /// A job that leaves a mark when it is done.
     fn marking(done: &Arc<Mutex<Vec<u32>>>, mark: u32) -> Job {
         let done = done.clone();
-        Box::new(move || done.lock().unwrap().push(mark))
+        Box::new(move |_| done.lock().unwrap().push(mark))
     }
 
     fn finish(queue: &mut Queue) {
         while let Some(job) = queue.next() {
-            job();
+            job(&mut Memory::default());
         }
     }
 
@@ -273,7 +275,7 @@ mod tests {
         let before = niceness();
         let (told, hears) = std::sync::mpsc::channel();
         let room = Room::new(1).unwrap();
-        assert!(room.enter(Asker::Known(None), Box::new(move || told.send(niceness()).unwrap())));
+        assert!(room.enter(Asker::Known(None), Box::new(move |_| told.send(niceness()).unwrap())));
         // 19 is as far as it goes.
         assert_eq!(hears.recv().unwrap(), (before + NICER_BY).min(19));
         assert_eq!(niceness(), before);
@@ -285,12 +287,12 @@ mod tests {
         let (begins, begun) = std::sync::mpsc::channel::<()>();
         let (open, opened) = std::sync::mpsc::channel::<()>();
         let room = Room::new(1).unwrap();
-        let first = move || {
+        let first = move |_: &mut Memory| {
             begins.send(()).unwrap();
             opened.recv().unwrap();
         };
         assert!(room.enter(Asker::Known(None), Box::new(first)));
-        assert!(room.enter(Asker::Known(None), Box::new(move || told.send(()).unwrap())));
+        assert!(room.enter(Asker::Known(None), Box::new(move |_| told.send(()).unwrap())));
         begun.recv().unwrap();
         drop(room);
         open.send(()).unwrap();
@@ -335,7 +337,7 @@ mod tests {
                     }
                     Step::IsServed => {
                         if let Some(job) = queue.next() {
-                            job();
+                            job(&mut Memory::default());
                         }
                     }
                 }
@@ -373,7 +375,7 @@ mod tests {
                     }
                     Step::IsServed => {
                         if let Some(job) = queue.next() {
-                            job();
+                            job(&mut Memory::default());
                         }
                     }
                 }

@@ -2,11 +2,13 @@
 //!
 //! Promises: no hash makes a verification take more than about a second of one core or 64 MiB, whatever it says of its own costs.
 
-use argon2::password_hash::{PasswordVerifier, phc::PasswordHash};
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
 
 use super::bcrypt::Bcrypt;
+use super::memory::Memory;
 use super::normalised;
 
 /// The second choice of RFC 9106, 4, and more than any framework's default; three times ours.
@@ -18,8 +20,15 @@ const LANES_MAX: u32 = 16;
 
 /// A hash that can be verified.
 pub(super) enum Stored {
-    Argon2 { hash: Box<PasswordHash>, ours: bool },
+    Argon2 { made: Box<Made>, ours: bool },
     Bcrypt(Bcrypt),
+}
+
+/// How a hash of argon2 was made, and what came of it.
+pub(super) struct Made {
+    argon2: Argon2<'static>,
+    salt: Salt,
+    output: Output,
 }
 
 impl Stored {
@@ -28,18 +37,18 @@ impl Stored {
         if text.starts_with("$2") {
             return Bcrypt::parse(text).map(Self::Bcrypt);
         }
-        let hash = Box::new(PasswordHash::new(text).ok()?);
+        let hash = PasswordHash::new(text).ok()?;
         let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
         let version = hash.version.and_then(|version| Version::try_from(version).ok())?;
-        let params = Params::try_from(&*hash).ok()?;
+        let params = Params::try_from(&hash).ok()?;
+        let (salt, output) = (hash.salt?, hash.hash?);
         let (memory, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
         if memory > MEMORY_KIB_MAX || memory.saturating_mul(passes) > WORK_KIB_MAX || lanes > LANES_MAX {
             return None;
         }
         let costs = (memory, passes, lanes) == (today.m_cost(), today.t_cost(), today.p_cost());
-        let length = hash.hash.as_ref().is_some_and(|hash| hash.len() >= Params::DEFAULT_OUTPUT_LEN);
-        let ours = algorithm == Algorithm::Argon2id && version == Version::V0x13 && costs && length;
-        Some(Self::Argon2 { hash, ours })
+        let ours = algorithm == Algorithm::Argon2id && version == Version::V0x13 && costs && output.len() >= Params::DEFAULT_OUTPUT_LEN;
+        Some(Self::Argon2 { made: Box::new(Made { argon2: Argon2::new(algorithm, version, params), salt, output }), ours })
     }
 
     /// Is the hash made as hashes are made today?
@@ -48,16 +57,25 @@ impl Stored {
     }
 
     /// Is this the password of the hash?
-    pub(super) fn is_of(&self, argon2: &Argon2<'_>, password: &SecretString) -> bool {
+    pub(super) fn is_of(&self, password: &SecretString, memory: &mut Memory) -> bool {
         match self {
             Self::Bcrypt(hash) => hash.is_of(password.expose_secret().as_bytes()),
-            Self::Argon2 { hash, ours } => {
-                let right = |password: &SecretString| argon2.verify_password(password.expose_secret().as_bytes(), hash.as_ref()).is_ok();
+            Self::Argon2 { made, ours } => {
                 let usual = normalised(password);
                 // A hash with other parameters may be ours from before or another system's, which did not normalise.
-                right(&usual) || (!ours && usual.expose_secret() != password.expose_secret() && right(password))
+                made.is_of(&usual, memory) || (!ours && usual.expose_secret() != password.expose_secret() && made.is_of(password, memory))
             }
         }
+    }
+}
+
+impl Made {
+    fn is_of(&self, password: &SecretString, memory: &mut Memory) -> bool {
+        let mut buffer = [0; Output::MAX_LENGTH];
+        let Some(made) = buffer.get_mut(..self.output.len()) else { return false };
+        let Ok(blocks) = memory.blocks(self.argon2.params()) else { return false };
+        let done = self.argon2.hash_password_into_with_memory(password.expose_secret().as_bytes(), &self.salt, made, blocks);
+        done.is_ok() && made.ct_eq(self.output.as_bytes()).into()
     }
 }
 
