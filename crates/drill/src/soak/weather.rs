@@ -9,8 +9,8 @@ use super::seen::Trouble;
 use crate::proxy::Fault;
 use crate::watch::{Look, look};
 
-/// How often it is looked at what instances hold.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked at what instances hold: several times between two commits of the search index, whose memory comes and goes.
+const LOOK: Duration = Duration::from_millis(100);
 /// From one fault to the next: a fortieth of an hour, so that each kind comes several times; in a soak of a minute five of them come once.
 const PERIOD: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(90));
 /// How long a fault lasts, at most and as a part of that.
