@@ -270,7 +270,10 @@ async fn adopt(search: &Inner, database: &Database) -> Result<()> {
         return Ok(());
     }
     let mut session = database.writer(None).await?;
-    let text = "UPDATE product_changes SET xact = pg_current_xact_id()::text::bigint WHERE xact > pg_current_xact_id()::text::bigint";
+    // What a snapshot sees was written below its own end. Our number would not do: the planner asks for it before the snapshot is taken, and who writes in between has
+    // a greater one.
+    let text =
+        "UPDATE product_changes SET xact = pg_current_xact_id()::text::bigint WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
     let moved = query(text).execute(&mut session).await?;
     let now: i64 = query("SELECT pg_current_xact_id()::text::bigint AS xact").fetch_one(&mut session).await?.get("xact")?;
     if moved > 0 || Cursor::read(&search.index.cursor(), search.born).xact > now {
