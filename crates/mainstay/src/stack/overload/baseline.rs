@@ -12,7 +12,7 @@ use super::Micros;
 /// waits. Without it an answer from memory of 50 µs that took 500 would count like a query of 50 ms that took 500.
 pub(super) const ALLOWANCE: Duration = Duration::from_millis(50);
 
-/// A kind is judged from its sixteenth request on: its first ones open connections and fill caches, and those that come back first are the fast ones. Up to the 64th its
+/// A kind is judged behind its sixteenth request: its first ones open connections and fill caches, and those that come back first are the fast ones. Up to the 64th its
 /// baseline is the mean of all.
 const LEARNT_FROM: u32 = 16;
 const LEARNT: u32 = 64;

@@ -178,7 +178,7 @@ impl Limit {
     /// A request is worked on, now one of this many.
     pub(super) fn begin(&mut self, kind: usize, now: Micros, in_flight: usize) -> Due {
         self.window.peak = self.window.peak.max(in_flight);
-        self.overdue.enter(now + self.baselines.overdue_after(kind))
+        self.overdue.enter(now + self.baselines.overdue_after(kind), now)
     }
 
     /// It is no longer, for the time being or for good.

@@ -34,7 +34,9 @@ impl Overdue {
     }
 
     /// A request that is overdue at this time.
-    pub(super) fn enter(&mut self, at: Micros) -> Due {
+    pub(super) fn enter(&mut self, at: Micros, now: Micros) -> Due {
+        // Nobody may have looked for longer than the wheel is round: the slot would be one that has passed.
+        self.count(now);
         let due = (at / SLOT_US + 1).clamp(self.now, self.now + SLOTS as u64 - 1);
         *self.slot(due) += 1;
         Due(due)
@@ -67,12 +69,23 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn after_a_silence_longer_than_the_wheel_nobody_is_overdue_who_has_just_come() {
+        let mut wheel = Overdue::new();
+        let now = SLOT_US * (SLOTS as u64 + 9);
+        let dues: Vec<_> = (0..40).map(|_| wheel.enter(now + 100_000, now)).collect();
+        assert_eq!(wheel.count(now), 0);
+        assert_eq!(wheel.count(now + 200_000), 40);
+        dues.into_iter().for_each(|due| wheel.leave(due));
+        assert_eq!(wheel.count(now + 200_000), 0);
+    }
+
     proptest! {
         #[test]
         fn whoever_is_overdue_is_counted_within_a_slot_and_nobody_twice(acts in prop::collection::vec((0u64..12_000_000, 0u64..500_000, any::<bool>()), 0..200)) {
             let (mut wheel, mut now, mut inside) = (Overdue::new(), 0, Vec::new());
             for (ahead, passes, leaves) in acts {
-                inside.push((now + ahead, wheel.enter(now + ahead)));
+                inside.push((now + ahead, wheel.enter(now + ahead, now)));
                 now += passes;
                 if leaves {
                     wheel.leave(inside.remove(0).1);
