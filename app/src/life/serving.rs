@@ -138,6 +138,8 @@ async fn heed(
             // Received by `serve` for as long as it accepts; afterwards nobody is asking on it either.
             Word::Connection(connection) => drop(pass.send(connection)),
             Word::End => {
+                // Both end, and whoever is last closes the socket.
+                shared.store(false, Ordering::Relaxed);
                 // If nobody hears it, the process is ending.
                 let _ = call_off.send(());
                 return;
@@ -221,9 +223,9 @@ impl Serving {
     async fn end(self, app: &App, doors: Doors, farewell: Farewell, supervisor: &Supervisor) -> End {
         let stack = &app.settings.stack;
         let grace = stack.shutdown_timeout;
-        let successor = match farewell {
+        let (successor, mut given_up) = match farewell {
             Farewell::HandedOver(successor) => return self.hand_over(app, doors, successor).await,
-            Farewell::Asked(successor) => successor,
+            Farewell::Asked(successor, given_up) => (successor, given_up),
         };
         supervisor.tell("STOPPING=1");
         app.health.draining();
@@ -231,6 +233,7 @@ impl Serving {
             if let Some(successor) = successor {
                 successor.end(stack.drain_delay + grace + LAST_STEPS).await;
             }
+            while given_up.join_next().await.is_some() {}
         };
         let ending = async {
             tokio::time::sleep(stack.drain_delay).await;
@@ -316,15 +319,14 @@ async fn finish(app: &App, serving: JoinHandle<Report>, begun: Instant) -> End {
             1
         }
     };
-    let left = stack.shutdown_timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(100));
-    let written = tokio::time::timeout(left, app.writes.drained()).await.is_ok();
+    let left = || stack.shutdown_timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(100));
+    let written = tokio::time::timeout(left(), app.writes.drained()).await.is_ok();
     if !written {
         tracing::error!(writes = app.writes.in_progress(), "writes were cut");
     }
     // What requests have just enqueued was still being done meanwhile; the rest is another instance's, or the next start's.
-    let left = stack.shutdown_timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(100));
-    let done = app.jobs.stop(left).await;
-    let closed = app.database.close(left).await;
+    let done = app.jobs.stop(left()).await;
+    let closed = app.database.close(left()).await;
     tracing::info!(took_ms = begun.elapsed().as_millis() as u64, "ended");
     if cut == 0 && written && done && closed { End::Clean } else { End::Cut }
 }

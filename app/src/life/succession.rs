@@ -11,6 +11,7 @@ use mainstay::error::Result;
 use mainstay::handover::{MANAGEMENT, PUBLIC, Socket, Successor, Supervisor};
 use mainstay::serve;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::serving::taken;
 use super::signals::{Ask, Signals};
@@ -51,42 +52,61 @@ impl Door {
 
 /// Why a process stops serving.
 pub(super) enum Farewell {
-    /// It was asked to, with the new process that had not taken over yet.
-    Asked(Option<Successor>),
+    /// It was asked to, with the new process that had not taken over yet, and those that are being ended for it.
+    Asked(Option<Successor>, JoinSet<()>),
     /// The new process serves.
     HandedOver(Successor),
 }
 
 /// Serves on until there is a reason not to.
 pub(super) async fn until_farewell(app: &App, birth: &Birth, doors: &Doors, supervisor: &Supervisor, signals: &mut Signals) -> Farewell {
+    let mut given_up = JoinSet::new();
     loop {
         match signals.next().await {
             Ask::End(signal) => {
                 let drain_delay_ms = app.settings.stack.drain_delay.as_millis() as u64;
                 tracing::info!(signal, drain_delay_ms, "ending: readiness fails, requests are still served");
-                return Farewell::Asked(None);
+                return Farewell::Asked(None, given_up);
             }
             Ask::HandOver(signal) => {
                 supervisor.tell("RELOADING=1");
-                if let Some(farewell) = hand_over(app, birth, doors, supervisor, signals, signal).await {
-                    return farewell;
+                while given_up.try_join_next().is_some() {}
+                if given_up.is_empty() {
+                    match hand_over(app, birth, doors, supervisor, signals, signal).await {
+                        Outcome::TakenOver(successor) => return Farewell::HandedOver(successor),
+                        Outcome::Ending(successor) => return Farewell::Asked(Some(successor), given_up),
+                        Outcome::Failed => app.auth.news().alone_again(),
+                        Outcome::Late(successor) => {
+                            // It may have begun to serve a moment ago: then it finishes what it has, and this process is not alone before.
+                            let (news, grace) = (app.auth.news().clone(), app.settings.stack.shutdown_timeout);
+                            given_up.spawn(async move {
+                                successor.give_up(grace).await;
+                                news.alone_again();
+                            });
+                        }
+                    }
+                } else {
+                    tracing::warn!(signal, "ignored: the new process that did not serve in time has not ended yet");
                 }
-                app.auth.news().alone_again();
                 supervisor.tell("READY=1");
             }
         }
     }
 }
 
-/// Tries to hand over. Nothing if this process goes on.
-async fn hand_over(
-    app: &App,
-    birth: &Birth,
-    doors: &Doors,
-    supervisor: &Supervisor,
-    signals: &mut Signals,
-    signal: &'static str,
-) -> Option<Farewell> {
+/// What became of a handover.
+enum Outcome {
+    TakenOver(Successor),
+    /// This process was asked to end meanwhile.
+    Ending(Successor),
+    /// The new process did not start, or died.
+    Failed,
+    /// It did not serve in time.
+    Late(Successor),
+}
+
+/// Tries to hand over.
+async fn hand_over(app: &App, birth: &Birth, doors: &Doors, supervisor: &Supervisor, signals: &mut Signals, signal: &'static str) -> Outcome {
     let stack = &app.settings.stack;
     let begun = Instant::now();
     let sockets = [(PUBLIC, doors.public.held, doors.public.socket.as_fd()), (MANAGEMENT, doors.management.held, doors.management.socket.as_fd())];
@@ -95,7 +115,7 @@ async fn hand_over(
         Ok(successor) => successor,
         Err(error) => {
             tracing::error!(signal, %program, %error, "nothing was handed over: the new process cannot be started; this one goes on");
-            return None;
+            return Outcome::Failed;
         }
     };
     let pid = successor.pid();
@@ -110,25 +130,23 @@ async fn hand_over(
                     let took_ms = begun.elapsed().as_millis() as u64;
                     tracing::info!(pid, took_ms, "handed over: the new process serves, this one finishes what it has begun");
                     supervisor.tell(&format!("MAINPID={pid}\nREADY=1"));
-                    return Some(Farewell::HandedOver(successor));
+                    return Outcome::TakenOver(successor);
                 }
                 Err(died) => {
                     tracing::error!(pid, exit_code = died.0.code(), error = %died, "nothing was handed over; this process goes on");
-                    return None;
+                    return Outcome::Failed;
                 }
             },
             () = &mut late => {
                 let waited_ms = stack.handover_timeout.as_millis() as u64;
                 tracing::error!(pid, waited_ms, "nothing was handed over: the new process did not serve in time and is ended; this one goes on");
-                // It may have begun to serve a moment ago: then it finishes what it has.
-                tokio::spawn(successor.give_up(stack.shutdown_timeout));
-                return None;
+                return Outcome::Late(successor);
             }
             ask = signals.next() => match ask {
                 Ask::HandOver(again) => tracing::warn!(signal = again, pid, "ignored: a new process prepares itself already"),
                 Ask::End(signal) => {
                     tracing::info!(signal, pid, "ending, and the new process with this one");
-                    return Some(Farewell::Asked(Some(successor)));
+                    return Outcome::Ending(successor);
                 }
             },
         }

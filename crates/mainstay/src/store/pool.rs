@@ -21,7 +21,7 @@ use tokio::time::{timeout, timeout_at};
 /// and a read that meets a closed connection is sent again anyway.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-/// A check that takes longer has failed (product figure, section 6: "cheaply").
+/// A check that takes longer has failed.
 pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection not made by then never will be; the first repetition of a lost SYN comes after 1 s (RFC 6298 2.1).
@@ -368,10 +368,11 @@ impl Pool {
                     return;
                 }
             };
-            if self.stats().size < self.limits.max && !self.inner.is_closed() {
-                self.inner.manager().with_warm(|warm| warm.push(pooled));
-            } else {
-                pooled.retire("surplus").await;
+            let (mut pooled, room) = (Some(pooled), self.stats().size < self.limits.max);
+            // Under the lock: what is put there behind the back of `close` would be waited for to the end of its time.
+            self.inner.manager().with_warm(|warm| warm.extend(pooled.take_if(|_| room && !self.inner.is_closed())));
+            if let Some(surplus) = pooled {
+                surplus.retire("surplus").await;
             }
         }
     }
