@@ -1,6 +1,6 @@
 //! Harm done on purpose, in short, and only what must hold on any machine at any load.
 //!
-//! What is done from outside is `mainstay drill` (docs/drills.md); those of its drills whose figures have room for a busy machine are done here as well. What is
+//! What is done from outside is `mainstay drill` (docs/drills.md); of its drills those with several instances or processes, whose figures have room for a busy machine, are done here as well. What is
 //! done from within (mails in the hands of a killed process, tokens whose answer was lost) is done here alone.
 
 use std::sync::Arc;
@@ -37,6 +37,15 @@ fn drill_with(settings: &[(&str, String)], name: &str) {
     let output = process::run(&settings, &["drill", "--short", name], b"");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains(": held"), "{said}");
+}
+
+#[test]
+fn a_drill_that_lacks_its_database_is_not_taken_for_one_that_held() {
+    let output = process::run(&[], &["drill", "--short", "pool"], b"");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(69) && said.contains("not done") && said.contains("--postgres"), "{said}");
+    let output = process::run(&[], &["drill", "--short", "--undecided", "pool", "pool"], b"");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

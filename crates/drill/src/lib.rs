@@ -100,7 +100,9 @@ impl Name {
                 "a database that is late, then silent, then back",
                 "waits end in time with 503, what was read before is read on, all is back within a second, no connection is left behind",
             ),
-            Self::SlowQuery => ("slow-query", "a query without an index over 2,000,000 rows", "it ends at its limit, and nobody else notices"),
+            Self::SlowQuery => {
+                ("slow-query", "a query without an index, over as many rows as it takes", "it ends at its limit, and nobody else notices")
+            }
             Self::Bruteforce => (
                 "bruteforce",
                 "10,000 wrong sign-ins a minute from one address, then from many",
@@ -154,7 +156,7 @@ pub struct Plan {
     pub postgres: Option<String>,
     /// A Redis, for the drills that need one.
     pub redis: Option<String>,
-    /// In short: seconds in place of a minute, and less of everything. The figures that are wanted are the same.
+    /// In short: seconds in place of a minute, but for the surge, and less of everything. The figures that are wanted are the same.
     pub short: bool,
 }
 
