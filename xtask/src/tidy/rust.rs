@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::rust_source::{code_only, functions, line_of, test_lines};
 
-/// A reader keeps about this much in view; the architecture page asks to look again at 400.
+/// A reader keeps about this much in view; STYLE.md asks to look again at 400.
 const FILE_LINES_MAX: usize = 400;
 /// One screen.
 const FUNCTION_LINES_MAX: usize = 70;
