@@ -14,8 +14,6 @@ import yaml
 MANIFESTS = Path("deploy/kubernetes")
 UNITS = [Path("deploy/systemd/mainstay.service"), Path("deploy/systemd/mainstay@.service")]
 SAMPLES = {"compose": Path("deploy/compose.env.example"), "systemd": Path("deploy/systemd/environment.example")}
-# Settings that the product description has and the reference gets with their implementation.
-PENDING: set[str] = set()
 # PostgreSQL's default for superuser_reserved_connections.
 RESERVED = 3
 # One listens, beside the pool (crates/mainstay/src/store/limits.rs).
@@ -34,7 +32,7 @@ class Settings:
         page = Path("docs/configuration.md").read_text()
         self.known = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", page))
         rows = re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]+) \| ([^|]+) \|", page, re.M)
-        self.secret = {name for name, kind, _ in rows if kind.strip() == "secret"} | PENDING
+        self.secret = {name for name, kind, _ in rows if kind.strip() == "secret"}
         self.default = {name: match[1] for name, _, words in rows if (match := re.match(r"`([^`]*)`", words.strip()))}
 
     def of(self, environment, name):
@@ -106,13 +104,12 @@ class Rules:
         given |= {name: str(path) for path in UNITS for name in re.findall(r"\b([A-Z][A-Z_]+)=", unit_environment(path))}
         given |= {name: "Dockerfile" for name in re.findall(r"(?<!\\)\$\{([A-Z_]+):-", Path("Dockerfile").read_text())}
         for name, where in sorted(given.items()):
-            self.must(name in self.settings.known | PENDING, f"{where}: {name} is not in docs/configuration.md")
+            self.must(name in self.settings.known, f"{where}: {name} is not in docs/configuration.md")
         text = re.sub(r"^\s*#.*", "", Path("deploy/compose.yaml").read_text(), flags=re.M)
         asked = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
         listed = set(sample(SAMPLES["compose"]))
         self.must(asked == listed, f"compose.yaml and compose.env.example differ in {', '.join(sorted(asked ^ listed))}")
-        pending = sorted(PENDING & set(given) - self.settings.known)
-        return f"{len(given)} settings, all in docs/configuration.md" + (f" but {', '.join(pending)}" if pending else "")
+        return f"{len(given)} settings, all in docs/configuration.md"
 
     def secrets(self):
         """No secret has a value here."""

@@ -27,7 +27,7 @@ const IN_BETWEEN: usize = 8 * 1024 * 1024;
 /// Clients that send again at once.
 const CLIENTS: usize = 24;
 const HARM: Duration = Duration::from_secs(60);
-/// The figure of the product for 96 of them at once.
+/// What a connection may hold of a body, 1 MB, for each of 96 of them at once, and half as much again.
 const MEMORY_MIB: f64 = 150.0;
 const PATIENCE: Duration = Duration::from_secs(30);
 

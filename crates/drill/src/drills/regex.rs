@@ -1,4 +1,4 @@
-//! Texts that broke somebody's search: unclosed brackets, operators, wildcards, control characters, a thousand emoji.
+//! Texts that broke somebody's search: unclosed brackets, operators, wildcards, control characters, hundreds of emoji.
 
 use std::collections::BTreeMap;
 

@@ -22,7 +22,7 @@ const PREPARED_STATEMENTS_MAX: usize = 256;
 const CLIENT_CHECK_MS: u64 = 500;
 const CLIENT_CHECK: &str = "client_connection_check_interval";
 
-/// How long SQLite waits for a lock that another process holds (product figure, section 6).
+/// How long SQLite waits for a lock that another process holds.
 pub(super) const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The write-ahead log is cut back to this after a checkpoint, so that one large import does not leave a large file.
