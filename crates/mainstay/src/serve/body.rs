@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -132,37 +132,39 @@ pub(crate) fn poll_left_unread(shared: &Shared, turns: &mut u8, cx: &mut Context
 /// What the service answers.
 pub(crate) struct AnswerBody {
     inner: Body,
-    flight: Flight,
-    /// HTTP/2: the last frame waits for the client's window.
-    waits: bool,
+    /// HTTP/2: goes with the last piece.
+    flight: Option<Flight>,
+    http2: bool,
 }
 
 impl AnswerBody {
     pub(crate) fn new(inner: Body, flight: Flight) -> AnswerBody {
-        AnswerBody { inner, flight, waits: false }
+        let http2 = flight.0.is_http2();
+        AnswerBody { inner, flight: Some(flight), http2 }
     }
 
-    fn set_waits(&mut self, waits: bool) {
-        if self.waits != waits {
-            self.waits = waits;
-            self.flight.0.window_wait(waits);
-        }
+    /// A piece for hyper. Over HTTP/2 it lies with the library for as long as the client gives no window, and hyper is done with a body whose last piece it has handed
+    /// on: so the piece says when it has been sent, and the answer has ended no sooner.
+    fn piece(&mut self, bytes: Bytes) -> Piece {
+        let unsent = match &self.flight {
+            Some(flight) if self.http2 && !bytes.is_empty() => {
+                let shared = Arc::clone(&flight.0);
+                let flight = if http_body::Body::is_end_stream(&self.inner) { self.flight.take() } else { None };
+                Some(Unsent::new(shared, flight))
+            }
+            _ => None,
+        };
+        Piece { bytes, unsent }
     }
 }
 
 impl http_body::Body for AnswerBody {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let this = &mut *self;
-        if !this.flight.0.is_http2() {
-            return Pin::new(&mut this.inner).poll_frame(cx);
-        }
-        this.set_waits(false);
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        this.set_waits(matches!(frame, Some(Ok(_))));
-        Poll::Ready(frame)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| self.piece(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -174,8 +176,48 @@ impl http_body::Body for AnswerBody {
     }
 }
 
-impl Drop for AnswerBody {
+/// A piece of an answer.
+pub(crate) struct Piece {
+    bytes: Bytes,
+    /// HTTP/2: until its last byte has gone.
+    unsent: Option<Unsent>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        if let Some(unsent) = &self.unsent {
+            unsent.shared.sent(count);
+            if self.bytes.is_empty() {
+                self.unsent = None;
+            }
+        }
+    }
+}
+
+/// Something of an answer waits for the client's window, with the request if it is the answer's end.
+struct Unsent {
+    shared: Arc<Shared>,
+    _flight: Option<Flight>,
+}
+
+impl Unsent {
+    fn new(shared: Arc<Shared>, flight: Option<Flight>) -> Unsent {
+        shared.unsent_began();
+        Unsent { shared, _flight: flight }
+    }
+}
+
+impl Drop for Unsent {
     fn drop(&mut self) {
-        self.set_waits(false);
+        self.shared.unsent_ended();
     }
 }

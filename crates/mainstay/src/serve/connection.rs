@@ -164,8 +164,12 @@ async fn http2<S: Stack>(wire: Wire<S>, door: Door<S>, watch: &mut Watch<'_>, co
     prepare_end(cause, shared, common);
     if cause == Cause::Idle {
         connection.as_mut().graceful_shutdown();
-        // Gone or not, it ends now.
-        let _ = tokio::time::timeout(GOODBYE, connection).await;
+        if tokio::time::timeout(GOODBYE, connection.as_mut()).await.is_err() && shared.is_busy() {
+            // A request has crossed the goodbye, and its client may not send it again: it is answered, and that is the end.
+            let cause = watch.drive(|cx| connection.as_mut().poll(cx)).await.err()?;
+            prepare_end(cause, shared, common);
+            return Some(cause);
+        }
     }
     Some(cause)
 }

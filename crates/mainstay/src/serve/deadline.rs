@@ -51,6 +51,17 @@ impl Cause {
     }
 }
 
+/// Bytes that wait for the client to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stall {
+    /// Since when there are any.
+    pub(crate) since: Ms,
+    /// The last that went.
+    pub(crate) progress: Ms,
+    /// Those that went since.
+    pub(crate) bytes: u64,
+}
+
 /// What is known about a connection at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sight {
@@ -63,12 +74,10 @@ pub(crate) struct Sight {
     pub(crate) trusted: bool,
     pub(crate) head_began: Ms,
     pub(crate) idle_since: Ms,
-    /// Since when there are bytes that the socket does not take, the last progress since, and the bytes of it.
-    pub(crate) blocked_since: Ms,
-    pub(crate) blocked_progress: Ms,
-    pub(crate) blocked_bytes: u64,
-    /// HTTP/2: since when a body waits for the client's flow control without any progress on the connection.
-    pub(crate) window_wait: Ms,
+    /// Bytes that the socket does not take.
+    pub(crate) blocked: Stall,
+    /// HTTP/2: bytes that the client's windows do not let through.
+    pub(crate) unsent: Stall,
     pub(crate) linger_since: Ms,
     pub(crate) drain_began: Ms,
     /// Another process goes on with it if nobody is asking (HTTP/1.1).
@@ -89,13 +98,10 @@ pub(crate) fn deadline(sight: &Sight, limits: &Limits) -> Option<(Ms, Cause)> {
             due = Some((at, cause));
         }
     };
-    if sight.blocked_since != 0 {
-        earlier(sight.blocked_progress + stall, Cause::WriteStall);
-        let earned = sight.blocked_bytes.saturating_mul(1000) / limits.write_rate_min_bytes_per_s.max(1);
-        earlier((sight.blocked_since + stall).saturating_add(earned), Cause::WriteStall);
-    }
-    if sight.window_wait != 0 {
-        earlier(sight.window_wait + stall, Cause::WriteStall);
+    for waits in [sight.blocked, sight.unsent].into_iter().filter(|waits| waits.since != 0) {
+        earlier(waits.progress + stall, Cause::WriteStall);
+        let earned = waits.bytes.saturating_mul(1000) / limits.write_rate_min_bytes_per_s.max(1);
+        earlier((waits.since + stall).saturating_add(earned), Cause::WriteStall);
     }
     let draining = sight.drain_began != 0;
     let drain_stall = sight.last_read.max(sight.drain_began) + ms(limits.drain_stall);
@@ -108,7 +114,7 @@ pub(crate) fn deadline(sight: &Sight, limits: &Limits) -> Option<(Ms, Cause)> {
         if draining {
             earlier(drain_stall, Cause::Head);
         }
-    } else if sight.blocked_since == 0 {
+    } else if sight.blocked.since == 0 {
         if sight.served == 0 {
             earlier(ms(limits.header_timeout), Cause::FirstByte);
         } else {
@@ -160,12 +166,14 @@ mod tests {
 
     #[test]
     fn a_reader_that_trickles_is_stalled_as_well_as_one_that_stops() {
-        let blocked = Sight { in_flight: 1, served: 1, blocked_since: 1_000, blocked_progress: 1_000, ..Sight::default() };
-        assert_eq!(due(blocked), Some((21_000, Cause::WriteStall)));
-        let trickle = Sight { blocked_progress: 20_900, blocked_bytes: 240, ..blocked };
-        assert_eq!(due(trickle), Some((22_000, Cause::WriteStall)));
-        let honest = Sight { blocked_progress: 20_900, blocked_bytes: 10_000_000, ..blocked };
-        assert_eq!(due(honest), Some((40_900, Cause::WriteStall)));
+        let busy = Sight { in_flight: 1, served: 1, ..Sight::default() };
+        let stopped = Stall { since: 1_000, progress: 1_000, bytes: 0 };
+        let trickle = Stall { progress: 20_900, bytes: 240, ..stopped };
+        let honest = Stall { progress: 20_900, bytes: 10_000_000, ..stopped };
+        for (stall, ends) in [(stopped, 21_000), (trickle, 22_000), (honest, 40_900)] {
+            assert_eq!(due(Sight { blocked: stall, ..busy }), Some((ends, Cause::WriteStall)));
+            assert_eq!(due(Sight { unsent: stall, ..busy }), Some((ends, Cause::WriteStall)));
+        }
     }
 
     #[test]

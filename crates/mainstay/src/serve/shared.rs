@@ -4,7 +4,7 @@
 //! former, so relaxed atomics are enough: they cost what plain fields cost.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use hyper::body::Incoming;
 
-use super::deadline::{Ms, Sight};
+use super::deadline::{Ms, Sight, Stall};
 use super::drain::Drain;
 use super::lines::Lines;
 use super::raw::Tail;
@@ -35,11 +35,11 @@ pub(crate) struct Shared {
     pub(crate) unparsed: AtomicBool,
     pub(crate) head_began: AtomicU64,
     idle_since: AtomicU64,
-    blocked_since: AtomicU64,
-    blocked_progress: AtomicU64,
-    blocked_bytes: AtomicU64,
-    window_waits: AtomicU32,
-    window_progress: AtomicU64,
+    /// The socket takes no more.
+    blocked: Stalling,
+    /// HTTP/2: pieces of answers that have not been sent.
+    unsent: AtomicU32,
+    unsent_stall: Stalling,
     linger_since: AtomicU64,
     pub(crate) reads: AtomicU64,
     /// Bytes of an answer may lie in hyper's buffer, unwritten.
@@ -58,6 +58,31 @@ pub(crate) struct Shared {
     pub(crate) waker: OnceLock<Waker>,
 }
 
+/// Something that waits for the client to read: since when (0: nothing does), its last byte, and its bytes.
+#[derive(Default)]
+struct Stalling {
+    since: AtomicU64,
+    progress: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Stalling {
+    fn begin(&self, now: Ms) {
+        self.bytes.store(0, Relaxed);
+        self.progress.store(now, Relaxed);
+        self.since.store(now, Relaxed);
+    }
+
+    fn moved(&self, now: Ms, bytes: usize) {
+        self.progress.store(now, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    fn sight(&self) -> Stall {
+        Stall { since: self.since.load(Relaxed), progress: self.progress.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+    }
+}
+
 impl Shared {
     pub(crate) fn new(addr: SocketAddr, trusted: bool, drain: Drain) -> Shared {
         Shared {
@@ -74,11 +99,9 @@ impl Shared {
             unparsed: AtomicBool::new(false),
             head_began: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
-            blocked_since: AtomicU64::new(0),
-            blocked_progress: AtomicU64::new(0),
-            blocked_bytes: AtomicU64::new(0),
-            window_waits: AtomicU32::new(0),
-            window_progress: AtomicU64::new(0),
+            blocked: Stalling::default(),
+            unsent: AtomicU32::new(0),
+            unsent_stall: Stalling::default(),
             linger_since: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
@@ -116,7 +139,7 @@ impl Shared {
 
     /// Whether nothing can be lost of an answer: none is being made, none waits in a buffer.
     pub(crate) fn is_clean(&self) -> bool {
-        !self.is_busy() && !self.dirty.load(Relaxed) && self.blocked_since.load(Relaxed) == 0
+        !self.is_busy() && !self.dirty.load(Relaxed) && self.blocked.since.load(Relaxed) == 0
     }
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -197,41 +220,45 @@ impl Shared {
 
     /// The socket takes no more bytes for now.
     pub(crate) fn write_blocked(&self) {
-        if self.blocked_since.load(Relaxed) == 0 {
-            let now = self.now();
-            self.blocked_bytes.store(0, Relaxed);
-            self.blocked_progress.store(now, Relaxed);
-            self.blocked_since.store(now, Relaxed);
+        if self.blocked.since.load(Relaxed) == 0 {
+            self.blocked.begin(self.now());
             self.attention.store(true, Relaxed);
         }
     }
 
     /// The socket took `n` bytes.
     pub(crate) fn written(&self, n: usize) {
-        if self.blocked_since.load(Relaxed) != 0 && n > 0 {
-            self.blocked_progress.store(self.now(), Relaxed);
-            self.blocked_bytes.store(self.blocked_bytes.load(Relaxed) + n as u64, Relaxed);
+        if self.blocked.since.load(Relaxed) != 0 && n > 0 {
+            self.blocked.moved(self.now(), n);
         }
     }
 
     /// Everything that was to be written has been.
     pub(crate) fn flushed(&self) {
         self.dirty.store(false, Relaxed);
-        if self.blocked_since.load(Relaxed) != 0 {
+        if self.blocked.since.load(Relaxed) != 0 {
             // Time spent blocked was not idle time.
             self.idle_since.store(self.now(), Relaxed);
-            self.blocked_since.store(0, Relaxed);
+            self.blocked.since.store(0, Relaxed);
         }
     }
 
-    /// HTTP/2: a frame of an answer waits for the client's window (`waits`), or no longer does.
-    pub(crate) fn window_wait(&self, waits: bool) {
-        self.window_progress.store(self.now(), Relaxed);
-        if waits {
-            self.window_waits.fetch_add(1, Relaxed);
-        } else {
-            self.window_waits.fetch_sub(1, Relaxed);
+    /// HTTP/2: a piece of an answer was handed on. Streams are tasks of their own: whoever sees the piece sees since when.
+    pub(crate) fn unsent_began(&self) {
+        if self.unsent.load(Relaxed) == 0 {
+            self.unsent_stall.begin(self.now());
         }
+        self.unsent.fetch_add(1, Release);
+    }
+
+    /// Bytes of one were sent. That one is given up is no progress of the others.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.unsent_stall.moved(self.now(), bytes);
+    }
+
+    /// One was sent in full, or given up.
+    pub(crate) fn unsent_ended(&self) {
+        self.unsent.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn linger_began(&self) {
@@ -254,7 +281,9 @@ impl Shared {
         if self.evicted.load(Relaxed) {
             return None;
         }
-        let waits_for_client = self.bodies_open.load(Relaxed) > 0 || self.blocked_since.load(Relaxed) != 0;
+        let unsent = self.unsent.load(Relaxed);
+        let all_unsent = unsent > 0 && unsent >= self.in_flight.load(Relaxed);
+        let waits_for_client = self.bodies_open.load(Relaxed) > 0 || self.blocked.since.load(Relaxed) != 0 || all_unsent;
         let class = match (self.is_busy(), waits_for_client, self.served.load(Relaxed)) {
             (false, _, 0) => 0,
             (false, _, _) => 1,
@@ -280,10 +309,8 @@ impl Shared {
             trusted: self.trusted,
             head_began: self.head_began.load(Relaxed),
             idle_since: self.idle_since.load(Relaxed),
-            blocked_since: self.blocked_since.load(Relaxed),
-            blocked_progress: self.blocked_progress.load(Relaxed),
-            blocked_bytes: self.blocked_bytes.load(Relaxed),
-            window_wait: if self.window_waits.load(Relaxed) > 0 { self.window_progress.load(Relaxed) } else { 0 },
+            blocked: self.blocked.sight(),
+            unsent: if self.unsent.load(Acquire) > 0 { self.unsent_stall.sight() } else { Stall::default() },
             linger_since: self.linger_since.load(Relaxed),
             drain_began,
             heir: !self.is_http2() && !self.dirty.load(Relaxed) && self.drain.heir().is_some(),

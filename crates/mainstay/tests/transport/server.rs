@@ -88,6 +88,11 @@ async fn respond(request: Request<Body>, hits: &Mutex<HashMap<String, usize>>) -
             tokio::time::sleep(Duration::from_millis(600)).await;
             answer(StatusCode::OK, "slow")
         }
+        "/slower" => {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            answer(StatusCode::OK, "slower")
+        }
+        "/long" => Response::new(Body::from(vec![b'x'; 200_000])),
         "/never" => std::future::pending().await,
         "/endless" => {
             Response::new(Body::from_stream(futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 16 * 1024])))))
