@@ -14,6 +14,10 @@ use crate::input::line;
 pub(crate) fn run(data: &[u8]) {
     let (media, body) = line(data);
     let strict = parse_json(body);
+    // Names that the parser keeps for itself: what it makes of them is nothing to agree with.
+    if strict.as_ref().is_err_and(|error| error.fields().first().is_some_and(|flaw| flaw.code == "unknown_field")) {
+        return;
+    }
     agrees(body, strict.as_ref().ok());
     if let Ok(value) = &strict {
         let written = serde_json::to_vec(value).unwrap();

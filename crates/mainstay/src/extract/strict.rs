@@ -1,7 +1,8 @@
 //! JSON that means one thing: no member twice, no NUL, no depth without end, and the place of a mistake named.
 //!
 //! RFC 8259, 4 leaves open what a repeated member means, so two programs may understand it differently: it is refused. U+0000 is refused because
-//! PostgreSQL cannot store it. Lone surrogates and invalid UTF-8 are refused by the parser below.
+//! PostgreSQL cannot store it. Lone surrogates and invalid UTF-8 are refused by the parser below. Names that this parser keeps for itself are refused as well: on the way
+//! into a type it would read the text beside one as a document of its own, to which none of this was done.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,6 +14,9 @@ use crate::error::{Error, FieldError, codes};
 
 /// Levels of nesting: real payloads have under ten, and the parser's own stack ends at 128.
 const DEPTH_MAX: usize = 64;
+
+/// What names of the parser's own begin with (serde_json, `raw_value` and `arbitrary_precision`).
+const RESERVED: &str = "$serde_json::private::";
 
 /// Parses a document.
 ///
@@ -133,13 +137,16 @@ impl<'de> Visitor<'de> for Strict<'_> {
         while let Some(name) = members.next_key::<String>()? {
             let state = self.0;
             // The map is a tree, or one with a hash under a random key: names that an attacker chooses make neither slow.
-            let (forbidden, repeated) = (name.contains('\0'), object.contains_key(&name));
+            let (forbidden, repeated, reserved) = (name.contains('\0'), object.contains_key(&name), name.starts_with(RESERVED));
             let (step, value) = state.below(Step::Member(name), || {
                 if forbidden {
                     return Err(state.flaw("invalid_character", "must not contain U+0000"));
                 }
                 if repeated {
                     return Err(state.flaw("duplicate_field", "appears more than once"));
+                }
+                if reserved {
+                    return Err(state.flaw("unknown_field", "is not known here"));
                 }
                 members.next_value_seed(Strict(state))
             })?;
@@ -167,6 +174,14 @@ mod tests {
         assert_eq!(flaw(r#"{"a":{"b":[1,{"c":1,"c":1}]}}"#), ("a.b[1].c".to_owned(), "duplicate_field"));
         assert_eq!(flaw(r#"{"a":["x","\u0000"]}"#), ("a[1]".to_owned(), "invalid_character"));
         assert_eq!(flaw(r#"{"a\u0000":1}"#).1, "invalid_character");
+    }
+
+    #[test]
+    fn a_document_in_a_document_is_refused() {
+        for name in ["$serde_json::private::RawValue", r"\u0024serde_json::private::RawValue", "$serde_json::private::Number"] {
+            let text = format!(r#"{{"a":[{{"{name}":"\"\\u0000\""}}]}}"#);
+            assert_eq!(flaw(&text).1, "unknown_field", "{text}");
+        }
     }
 
     #[test]
