@@ -38,7 +38,7 @@ pub(crate) fn run(data: &[u8]) {
         let (claims, signature) = claims_and_signature.rsplit_once('.').unwrap();
         let other = URL_SAFE_NO_PAD.encode(text);
         for forged in [format!("{other}.{claims}.{signature}"), format!("{head}.{other}.{signature}"), format!("{head}.{claims}.{other}")] {
-            assert!(TOKENS.verify(&forged, now()).is_err(), "{forged:?}");
+            assert!(forged == issued || TOKENS.verify(&forged, now()).is_err(), "{forged:?}");
         }
     }
     signed(data);

@@ -1,13 +1,13 @@
 //! The claims of a token: what they must say, read once, and what is asked of the clock each time.
 //!
 //! Read without a tree of values in between, because every request comes by here. As strict as bodies are: no member twice, none of ours missing or of
-//! another type. What is not known here is passed over, so that a release may add a claim while an older one still serves.
+//! another type. What is not known here is passed over if it is JSON, so that a release may add a claim while an older one still serves.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use jiff::Timestamp;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use uuid::Uuid;
 
 use super::{Claims, Refused};
@@ -142,7 +142,8 @@ impl<'de> Visitor<'de> for Members<'_> {
                 // Compared one by one: whoever could put many here holds our key.
                 Name::Other(name) if others.contains(&name) => return Err(A::Error::custom("repeated")),
                 Name::Other(name) => {
-                    members.next_value::<IgnoredAny>()?;
+                    // To pass over a value the parser would not look into it: no text, no number, no depth would be wrong.
+                    members.next_value::<serde_json::Value>()?;
                     others.push(name);
                 }
             }
