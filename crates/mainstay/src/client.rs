@@ -39,9 +39,10 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr 
         return known;
     }
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let hops = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(','));
+    // Hop by hop: what a client wrote at the left may be no text, and takes nothing from what a proxy wrote behind it.
+    let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     for hop in hops.take(HOPS_MAX) {
-        let Some(address) = parse(hop.trim()) else { break };
+        let Some(address) = std::str::from_utf8(hop).ok().and_then(|hop| parse(hop.trim())) else { break };
         known = address;
         if !trusted.contain(known) {
             break;
@@ -98,6 +99,15 @@ mod tests {
     #[test]
     fn a_stranger_cannot_name_its_own_address() {
         assert_eq!(from("203.0.113.9", &["1.2.3.4"]), "203.0.113.9");
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nobody_behind_the_proxy() {
+        let trusted = Networks::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let line = |bytes: &[u8]| HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_bytes(bytes).unwrap())]);
+        let proxy = "10.0.0.1".parse().unwrap();
+        assert_eq!(address(proxy, &line(b"\xff, 203.0.113.9"), &trusted).to_string(), "203.0.113.9");
+        assert_eq!(address(proxy, &line(b"203.0.113.9, \xff"), &trusted), proxy);
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub(crate) fn run(data: &[u8]) {
 
 /// Walks from the right: everything before the address that was found is a trusted proxy that can be read, and nothing trusted was passed over.
 fn vouched_for(found: IpAddr, proxy: IpAddr, lines: &HeaderMap, trusted: &Networks) {
-    // A line that is no text is one hop that cannot be read.
-    let lines: Vec<_> = lines.get_all(FORWARDED).iter().map(|line| line.to_str().unwrap_or("?")).collect();
+    // What is no text cannot be read as an address; beyond its own hop that means nothing.
+    let lines: Vec<_> = lines.get_all(FORWARDED).iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let all = lines.join(",");
     let mut vouched = vec![proxy];
     for hop in all.rsplit(',').map(str::trim).take(16) {
