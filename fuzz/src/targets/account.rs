@@ -13,7 +13,8 @@ pub(crate) fn run(data: &[u8]) {
         assert!(!email.given().chars().any(|c| c.is_control() || c.is_whitespace() || "<>()[]\\,;:\"".contains(c)), "{text:?}");
         assert_eq!(email.given().matches('@').count(), 1, "{text:?}");
         for other in [text.to_ascii_uppercase(), text.to_ascii_lowercase()] {
-            let other = Email::parse(&other).unwrap();
+            // A letter and a mark may be one character in one case only, and a mark of its own is none of an address.
+            let Ok(other) = Email::parse(&other) else { return assert!(!text.is_ascii(), "it is none in the other case: {text:?}") };
             assert_eq!(other.folded(), email.folded(), "the case of a letter makes another account: {text:?}");
         }
     }

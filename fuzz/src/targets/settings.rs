@@ -68,13 +68,20 @@ fn redis(text: &str) {
     if text.starts_with("redis://")
         && let Err(unusable) = Address::new(&SecretString::from(text), &TlsFiles::default())
         && let Some((_, secret)) = text.split_once('@').and_then(|(account, _)| account.split_once("://:"))
+        && secret.len() >= 12
     {
-        assert!(secret.len() < 12 || !unusable.words.contains(secret), "the password is told: {unusable}");
+        // The words may have it of their own, and then they have it whatever the password is.
+        let other = Address::new(&SecretString::from(text.replacen(secret, &"Q".repeat(secret.len()), 1)), &TlsFiles::default());
+        let own = other.is_err_and(|other| other.words == unusable.words);
+        assert!(own || !unusable.words.contains(secret), "the password is told: {unusable}");
     }
 }
 
-/// The text as `mainstay.toml`.
+/// The text as `mainstay.toml`, unless it may name files, which would be read.
 fn file(text: &str) {
+    if text.to_ascii_lowercase().contains("redis") {
+        return;
+    }
     let mut reader = Reader::default();
     reader.add_file(text);
     let settings = Settings::read(&mut reader);
