@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// A commit in between throws files away; so many in a row are not to be expected.
-const TRIES: usize = 3;
+/// A commit in between throws files away. One takes some milliseconds and this about one, so that beside a writer without a pause a few are in vain.
+const TRIES: usize = 16;
 
 /// Puts what the index in `from` consists of into `to`. Its list comes last, so what is not complete is not taken for an index.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -57,7 +57,15 @@ impl Predecessor {
     pub async fn word(&self) -> Word {
         loop {
             let Ok(channel) = self.channel() else { return Word::Gone };
-            let Ok(Some(message)) = channel.receive().await else { return Word::Gone };
+            let message = match channel.receive().await {
+                Ok(Some(message)) => message,
+                // Received and given up, for want of a descriptor say; what follows it is whole.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::warn!(%error, "a connection of the process before could not be taken");
+                    continue;
+                }
+                _ => return Word::Gone,
+            };
             match (message.words.as_str(), message.descriptors.into_iter().next()) {
                 ("yours", None) => return Word::Yours,
                 ("end", None) => return Word::End,
@@ -66,5 +74,28 @@ impl Predecessor {
                 (words, _) => tracing::debug!(words, "the process before says something unknown"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::super::channel::{pair, send};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_received_whole_is_not_taken_for_the_end() {
+        let (before, end) = pair().unwrap();
+        let predecessor = Predecessor::new(end);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        send(&before, &"too long ".repeat(100), &[connection.as_fd()]).unwrap();
+        send(&before, "connection", &[connection.as_fd()]).unwrap();
+        send(&before, "yours", &[]).unwrap();
+        assert!(matches!(predecessor.word().await, Word::Connection(_)));
+        assert!(matches!(predecessor.word().await, Word::Yours));
+        drop(before);
+        assert!(matches!(predecessor.word().await, Word::Gone));
     }
 }
