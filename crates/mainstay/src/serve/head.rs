@@ -232,9 +232,9 @@ pub(crate) fn fault_of(status: &[u8], unparsed: &[u8], limits: &Limits) -> HeadF
     }
 }
 
-/// Whether a `Connection`-independent field asks for `100 Continue`; reading the body would send it.
+/// Whether a `Connection`-independent field asks for `100 Continue`; reading the body would send it. hyper looks at the last line of several, so any counts.
 pub(crate) fn expects_continue(fields: &HeaderMap<HeaderValue>) -> bool {
-    fields.get(http::header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    fields.get_all(http::header::EXPECT).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 #[cfg(test)]
