@@ -5,7 +5,7 @@
 //! - **Who** is refused first: strangers before those who are signed in, and among the same people dear requests before cheap ones ([`Cost`]). A class that is
 //!   always refused is let in now and then. Who is signed in is asked only when it matters, and a token says so only if it is verified and this instance
 //!   remembers that its session stands: no text that anybody can make up buys a place.
-//! - **Waiting** for a place is for bursts and for few, and takes half a second at most, and a second while the limit is being tried: `gate`. It happens before the rate limit counts, so a refusal costs no quota.
+//! - **Waiting** for a place is for bursts and for few, and takes half a second at most, and two while the limit is being tried: `gate`. It happens before the rate limit counts, so a refusal costs no quota.
 //! - **Beside it** pass the routes that no limit may refuse, and what is answered from memory at once: it holds a place no longer than a core. Where answers are
 //!   [kept](crate::cache) a request asks for a place when its answer is not there.
 //! - **Refusals** are told at once while they are few; those who come again as soon as they are refused are told at a `pace` that costs next to nothing.

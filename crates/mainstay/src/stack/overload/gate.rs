@@ -2,7 +2,7 @@
 //!
 //! Nobody waits while there is a place. Who waits does so shortly: a queue is there for a burst, not for a surplus (K. Nichols, V. Jacobson, "Controlling
 //! Queue Delay", ACM Queue 10(5), 2012; B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015). As long as all who come find room in it, it is worked off in the
-//! order of arrival, with half a second for each, a second while the limit is being tried: sixty clients who share four connections wait for each other, and that is no overload. When somebody found
+//! order of arrival, with half a second for each, two while the limit is being tried: sixty clients who share four connections wait for each other, and that is no overload. When somebody found
 //! none, and it has not been empty for 100 ms, it is a crowd for a second, also where it has gaps: the newest is first, with 20 ms for each. Those who came first have
 //! waited in vain anyway, and somebody is answered fast.
 //!
@@ -22,8 +22,9 @@ use super::retry::Pressure;
 
 /// The longest wait while there is room for all. Whoever waits longer would rather be told.
 pub(super) const WAIT_BURST_US: Micros = 500_000;
-/// And while the limit is being tried, which takes some tenths of a second: nobody is refused for an experiment.
-const WAIT_TRIED_US: Micros = 1_000_000;
+/// And while the limit is being tried, which takes some tenths of a second, and more where requests take as long: nobody is refused for an experiment, and the least class
+/// waits for all others meanwhile.
+const WAIT_TRIED_US: Micros = 2_000_000;
 /// The longest wait in a crowd: what is left of the queue when it is over is this short.
 const WAIT_CROWDED_US: Micros = 20_000;
 /// A queue that is younger is a burst, however many are in it.
