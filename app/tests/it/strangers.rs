@@ -242,6 +242,8 @@ async fn a_user_and_an_editor_may_do_what_the_tables_say_and_no_more(ground: Arc
                 let passed = answer.status < 300 || NEEDS_A_SECRET.contains(&operation.path.as_str());
                 // Whoever has none may ask for its change.
                 let passed = passed || answer.code() == "second_factor_not_found";
+                // The example is everybody's: what may be there once is there by then.
+                let passed = passed || answer.status == 409;
                 assert!(passed, "{role} {}: {} {}", operation.name(), answer.status, answer.text());
             }
         }
@@ -271,7 +273,7 @@ async fn a_key_may_do_what_the_document_says_of_its_scope_and_no_more_than_its_a
                 };
                 match wanted {
                     Some(code) => assert_eq!((answer.status, answer.code().as_str()), (403, code), "{name}"),
-                    None => assert!(answer.status < 300, "{name}: {} {}", answer.status, answer.text()),
+                    None => assert!(answer.status < 300 || answer.status == 409, "{name}: {} {}", answer.status, answer.text()),
                 }
             }
         }
