@@ -223,7 +223,7 @@ impl Serving {
     async fn end(self, app: &App, doors: Doors, farewell: Farewell, supervisor: &Supervisor) -> End {
         let stack = &app.settings.stack;
         let grace = stack.shutdown_timeout;
-        let (successor, mut given_up) = match farewell {
+        let (successor, given_up) = match farewell {
             Farewell::HandedOver(successor) => return self.hand_over(app, doors, successor).await,
             Farewell::Asked(successor, given_up) => (successor, given_up),
         };
@@ -233,7 +233,9 @@ impl Serving {
             if let Some(successor) = successor {
                 successor.end(stack.drain_delay + grace + LAST_STEPS).await;
             }
-            while given_up.join_next().await.is_some() {}
+            if let Some(given_up) = given_up {
+                let _ = given_up.await;
+            }
         };
         let ending = async {
             tokio::time::sleep(stack.drain_delay).await;

@@ -11,7 +11,7 @@ use mainstay::error::Result;
 use mainstay::handover::{MANAGEMENT, PUBLIC, Socket, Successor, Supervisor};
 use mainstay::serve;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 use super::serving::taken;
 use super::signals::{Ask, Signals};
@@ -52,15 +52,15 @@ impl Door {
 
 /// Why a process stops serving.
 pub(super) enum Farewell {
-    /// It was asked to, with the new process that had not taken over yet, and those that are being ended for it.
-    Asked(Option<Successor>, JoinSet<()>),
+    /// It was asked to, with the new process that had not taken over yet, and the end of one that did not serve in time.
+    Asked(Option<Successor>, Option<JoinHandle<()>>),
     /// The new process serves.
     HandedOver(Successor),
 }
 
 /// Serves on until there is a reason not to.
 pub(super) async fn until_farewell(app: &App, birth: &Birth, doors: &Doors, supervisor: &Supervisor, signals: &mut Signals) -> Farewell {
-    let mut given_up = JoinSet::new();
+    let mut given_up: Option<JoinHandle<()>> = None;
     loop {
         match signals.next().await {
             Ask::End(signal) => {
@@ -70,8 +70,7 @@ pub(super) async fn until_farewell(app: &App, birth: &Birth, doors: &Doors, supe
             }
             Ask::HandOver(signal) => {
                 supervisor.tell("RELOADING=1");
-                while given_up.try_join_next().is_some() {}
-                if given_up.is_empty() {
+                if given_up.as_ref().is_none_or(JoinHandle::is_finished) {
                     match hand_over(app, birth, doors, supervisor, signals, signal).await {
                         Outcome::TakenOver(successor) => return Farewell::HandedOver(successor),
                         Outcome::Ending(successor) => return Farewell::Asked(Some(successor), given_up),
@@ -79,10 +78,10 @@ pub(super) async fn until_farewell(app: &App, birth: &Birth, doors: &Doors, supe
                         Outcome::Late(successor) => {
                             // It may have begun to serve a moment ago: then it finishes what it has, and this process is not alone before.
                             let (news, grace) = (app.auth.news().clone(), app.settings.stack.shutdown_timeout);
-                            given_up.spawn(async move {
+                            given_up = Some(tokio::spawn(async move {
                                 successor.give_up(grace).await;
                                 news.alone_again();
-                            });
+                            }));
                         }
                     }
                 } else {

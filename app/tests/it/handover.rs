@@ -26,6 +26,7 @@ on_both! {
     what_was_found_before_is_found_at_once_by_the_next_process
     a_release_that_hangs_is_ended_and_a_second_signal_meanwhile_is_ignored
     sigterm_while_a_new_process_prepares_itself_ends_both
+    sigterm_while_a_release_that_hangs_is_being_ended_leaves_none
     a_supervisor_that_holds_the_socket_hears_how_the_service_is
 }
 
@@ -164,6 +165,22 @@ async fn a_release_that_hangs_is_ended_and_a_second_signal_meanwhile_is_ignored(
     assert_eq!(server.hand_over(PATIENCE), Ok(0), "signals are heard as before: {}", server.output());
     assert_ne!(server.pid(), before);
     assert_eq!(server.end(PATIENCE), 0, "{}", server.output());
+}
+
+async fn sigterm_while_a_release_that_hangs_is_being_ended_leaves_none(ground: Arc<Ground>) {
+    let place = Place::new(&ground);
+    let mut server = place.start(&ground.pairs(&[("HANDOVER_TIMEOUT", "2s"), ("SHUTDOWN_TIMEOUT", "2s")]));
+    place.script("trap '' TERM; exec sleep 600");
+    server.signal(Signal::USR2);
+    within(PATIENCE, "it is given up", || async { server.log().contains("did not serve in time") }).await;
+    let line = server.log().lines().find(|line| line.contains("handing over")).map(str::to_owned).unwrap();
+    let hanging = pid_in(&line).unwrap();
+    server.signal(Signal::USR2);
+    within(PATIENCE, "nobody is started beside it", || async { server.log().contains("has not ended yet") }).await;
+    server.signal(Signal::TERM);
+    let (status, _) = server.wait(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{}", server.output());
+    assert!(test_kill_process(hanging).is_err(), "it has ended first: {}", server.output());
 }
 
 async fn sigterm_while_a_new_process_prepares_itself_ends_both(ground: Arc<Ground>) {
