@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
+use ring::rand::SystemRandom;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 use unicode_normalization::UnicodeNormalization;
@@ -30,6 +31,7 @@ use unicode_normalization::UnicodeNormalization;
 use self::memory::Memory;
 use self::room::Room;
 use self::stored::Stored;
+use super::random;
 use crate::error::{Error, Flaw, Result, codes};
 use crate::stack::overload::Lent;
 
@@ -70,10 +72,7 @@ impl Passwords {
     /// Hashing on at most this many cores at once. Each takes 19 MiB with its first password and keeps them; for imported hashes up to 64 more meanwhile.
     ///
     /// # Errors
-    /// When the system has no thread to give.
-    ///
-    /// # Panics
-    /// When the system has no randomness to give.
+    /// When the system has no randomness or no thread to give.
     pub fn new(cores: usize) -> Result<Self> {
         let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| internal(error.to_string()))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -133,7 +132,7 @@ impl Passwords {
         let job = move |memory: &mut Memory| {
             // Whoever has left gets no core.
             if !reply.is_closed() {
-                // A panic costs this answer and not the thread. What it leaves in the memory is filled over by the next one.
+                // A panic costs this answer and not the thread. The memory is cleared on its way out.
                 let done = catch_unwind(AssertUnwindSafe(|| work(&hasher, memory)));
                 let _ = reply.send(done);
             }
@@ -178,7 +177,7 @@ fn normalised(password: &SecretString) -> SecretString {
 }
 
 fn hash(argon2: &Argon2<'_>, password: &str, memory: &mut Memory) -> Result<String> {
-    let salt = Salt::generate();
+    let salt = salt()?;
     let mut made = [0; Params::DEFAULT_OUTPUT_LEN];
     let blocks = memory.blocks(argon2.params()).map_err(|error| internal(error.to_string()))?;
     argon2.hash_password_into_with_memory(password.as_bytes(), &salt, &mut made, blocks).map_err(|error| internal(error.to_string()))?;
@@ -187,8 +186,14 @@ fn hash(argon2: &Argon2<'_>, password: &str, memory: &mut Memory) -> Result<Stri
 
 /// A hash that no password was made into: its output is as random as its salt, and finding one that fits is breaking argon2.
 fn decoy(argon2: &Argon2<'_>) -> Result<Stored> {
-    let hash = written(argon2, Salt::generate(), &Salt::generate().repeat(2))?;
+    let output: [u8; Params::DEFAULT_OUTPUT_LEN] = random::bytes(&SystemRandom::new())?;
+    let hash = written(argon2, salt()?, &output)?;
     Stored::parse(&hash.to_string(), argon2.params()).ok_or_else(|| internal("our own form of a hash is not taken"))
+}
+
+fn salt() -> Result<Salt> {
+    let bytes: [u8; Salt::RECOMMENDED_LENGTH] = random::bytes(&SystemRandom::new())?;
+    Salt::new(&bytes).map_err(|error| internal(error.to_string()))
 }
 
 /// A hash in PHC form.
