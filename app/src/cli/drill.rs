@@ -129,12 +129,10 @@ async fn drill(arguments: &Arguments) -> ExitCode {
         };
         for (number, (service, outcome)) in [Some(ours), peer].into_iter().flatten().enumerate() {
             let ours = number == 0;
-            let outcome = outcome.unwrap_or_else(|error| {
-                undone |= ours && arguments.decides(name);
-                Outcome::skipped(error)
-            });
+            let failed = outcome.is_err();
+            let outcome = outcome.unwrap_or_else(Outcome::skipped);
             // To a service that runs already not everything can be done.
-            undone |= ours && arguments.url.is_none() && outcome.held().is_none() && arguments.decides(name);
+            undone |= ours && arguments.decides(name) && (failed || arguments.url.is_none() && outcome.held().is_none());
             let fell_now = ours && outcome.held() == Some(false);
             fell |= fell_now && arguments.decides(name);
             let aside = if fell_now && !arguments.decides(name) { ", which decides nothing here" } else { "" };
