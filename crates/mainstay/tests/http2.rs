@@ -14,6 +14,8 @@ mod frames;
 mod hpack;
 #[path = "http2/messages.rs"]
 mod messages;
+#[path = "http2/raw.rs"]
+mod raw;
 #[path = "http2/streams.rs"]
 mod streams;
 #[path = "http2/wire.rs"]

@@ -17,6 +17,11 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+#[path = "http2/raw.rs"]
+mod raw;
+
+use raw::{PREFACE, frame};
+
 /// Longer than any test should need: what is not there by then never comes.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -182,14 +187,6 @@ async fn what_waits_in_the_queue_of_a_socket_that_is_left_is_the_next_ones() {
     assert!(piece[..count].ends_with(b"second"));
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
-
 /// GET of `/` with `:authority: a`, from HPACK's static table and one literal.
 fn get(stream: u32) -> Vec<u8> {
     frame(1, 0x5, stream, &[0x82, 0x86, 0x84, 0x01, 1, b'a'])
@@ -200,7 +197,7 @@ async fn an_http2_request_that_crosses_with_goaway_is_served() {
     let (listener, address) = socket();
     let first = Server::start("first", &listener);
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(4, 0, 0, &[]), &get(1)].concat()).await.unwrap();
+    stream.write_all(&[PREFACE, &frame(4, 0, 0, &[]), &get(1)].concat()).await.unwrap();
     let (mut last_streams, mut bodies) = (Vec::new(), Vec::new());
     loop {
         let mut head = [0; 9];

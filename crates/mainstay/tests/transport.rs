@@ -9,6 +9,8 @@ mod endings;
 mod forms;
 #[path = "transport/http2.rs"]
 mod http2;
+#[path = "http2/raw.rs"]
+mod raw;
 #[path = "transport/server.rs"]
 mod server;
 #[path = "transport/slow.rs"]

@@ -11,10 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::raw;
+
 /// Longer than any answer takes: what is not there by then never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) use crate::raw::PREFACE;
 
 /// The largest frame that a peer takes before it has said otherwise (RFC 9113, section 6.5.2).
 pub(crate) const FRAME_BYTES_MAX: usize = 16_384;
@@ -60,12 +62,7 @@ pub(crate) mod code {
 }
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: impl AsRef<[u8]>) -> Vec<u8> {
-    let payload = payload.as_ref();
-    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
+    raw::frame(kind, flags, stream, payload.as_ref())
 }
 
 pub(crate) fn data(stream: u32, flags: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {

@@ -117,9 +117,7 @@ async fn a_request_in_flight_outlives_the_beginning_of_a_drain() {
     let server = Server::start(Limits { drain_idle: Duration::from_millis(50), ..Limits::default() });
     let mut stream = server.connect().await;
     stream.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    while server.hits("/slow") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.reached("/slow").await;
     server.drain.begin(PATIENCE);
     let answer = to_end(&mut stream).await;
     assert!(answer.ends_with("slow") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
@@ -132,9 +130,7 @@ async fn half_sent_requests_do_not_hold_a_drain() {
     let (mut head, mut body) = (server.connect().await, server.connect().await);
     head.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
     body.write_all(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
-    while server.hits("/echo") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.reached("/echo").await;
     let begun = Instant::now();
     let report = server.end(PATIENCE).await;
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
@@ -146,9 +142,7 @@ async fn what_is_left_after_the_grace_is_cut_and_counted() {
     let server = Server::start(Limits::default());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    while server.hits("/never") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.reached("/never").await;
     let report = server.end(Duration::from_millis(200)).await;
     assert_eq!((report.cut, report.unfinished), (1, 0));
 }

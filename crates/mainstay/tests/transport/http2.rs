@@ -7,17 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::raw::{PREFACE, frame};
 use crate::server::{GET, PATIENCE, Server, closed_after, one_answer, short};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
-}
 
 /// GET with `:authority: a`; indices of HPACK's static table, then literals.
 fn get(stream: u32, path: &str) -> Vec<u8> {
@@ -81,9 +72,7 @@ async fn an_http2_request_is_served_and_a_drain_says_goaway_and_lets_it_finish()
     let server = Server::start(Limits::default());
     let mut stream = server.connect().await;
     stream.write_all(&[hello(), get(1, "/slow")].concat()).await.unwrap();
-    while server.hits("/slow") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.reached("/slow").await;
     server.drain.begin(PATIENCE);
     let (mut goaway, mut body) = (false, Vec::new());
     while let Some((kind, flags, _, payload)) = next_frame(&mut stream).await {
@@ -138,9 +127,7 @@ async fn a_connection_whose_client_takes_no_answer_gives_way() {
     let mut stream = server.connect().await;
     let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
     stream.write_all(&[PREFACE, &settings, &get(1, "/x")].concat()).await.unwrap();
-    while server.hits("/x") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.reached("/x").await;
     // Its answer's head comes, and then it waits.
     while next_frame(&mut stream).await.is_some_and(|(kind, ..)| kind != 1) {}
     let mut new = server.connect().await;

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use mainstay::serve::{Drain, Limits, Peer, Plain, Report, bind, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -23,14 +24,21 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) drain: Drain,
     task: JoinHandle<Report>,
-    hits: Arc<Mutex<HashMap<String, usize>>>,
+    hits: Arc<Hits>,
+}
+
+/// How often each path was asked for.
+#[derive(Default)]
+struct Hits {
+    counts: Mutex<HashMap<String, usize>>,
+    more: Notify,
 }
 
 impl Server {
     pub(crate) fn start(limits: Limits) -> Server {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let (drain, hits) = (Drain::new(), Arc::<Mutex<HashMap<String, usize>>>::default());
+        let (drain, hits) = (Drain::new(), Arc::<Hits>::default());
         let counted = Arc::clone(&hits);
         let service = tower::service_fn(move |request: Request<Body>| {
             let counted = Arc::clone(&counted);
@@ -45,7 +53,22 @@ impl Server {
     }
 
     pub(crate) fn hits(&self, path: &str) -> usize {
-        self.hits.lock().unwrap().get(path).copied().unwrap_or(0)
+        self.hits.counts.lock().unwrap().get(path).copied().unwrap_or(0)
+    }
+
+    /// Waits until this path has been asked for.
+    pub(crate) async fn reached(&self, path: &str) {
+        let asked = async {
+            loop {
+                // Before the look, so that none comes in between.
+                let more = self.hits.more.notified();
+                if self.hits(path) > 0 {
+                    return;
+                }
+                more.await;
+            }
+        };
+        timeout(PATIENCE, asked).await.expect("a request for it");
     }
 
     /// Sends `bytes` and reads until the server closes.
@@ -62,14 +85,15 @@ impl Server {
     }
 }
 
-async fn respond(request: Request<Body>, hits: &Mutex<HashMap<String, usize>>) -> Response<Body> {
+async fn respond(request: Request<Body>, hits: &Hits) -> Response<Body> {
     let peer = *request.extensions().get::<Peer>().expect("every request has its peer");
     if let Some(fault) = peer.fault {
         let body = format!("{{\"code\":\"{}\"}}", fault.code);
         return Response::builder().status(fault.status).header("x-request-id", "1").body(body.into()).unwrap();
     }
     let path = request.uri().path().to_owned();
-    *hits.lock().unwrap().entry(path.clone()).or_insert(0) += 1;
+    *hits.counts.lock().unwrap().entry(path.clone()).or_insert(0) += 1;
+    hits.more.notify_waiters();
     match path.as_str() {
         "/echo" => match request.into_body().collect().await {
             Ok(body) => Response::new(Body::from(body.to_bytes())),

@@ -138,9 +138,7 @@ async fn when_every_connection_is_being_served_a_new_one_is_refused() {
     let server = Server::start(Limits { connections_max: 1, ..Limits::default() });
     let mut busy = server.connect().await;
     busy.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    while server.hits("/slow") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    server.reached("/slow").await;
     assert_eq!(server.exchange(GET.as_bytes()).await, "");
     assert!(one_answer(&mut busy).await.ends_with("slow"));
     drop(busy);
